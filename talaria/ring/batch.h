@@ -1,0 +1,40 @@
+// The one heavy kernel of masking: 256 rows at a time,
+//   rows[., column] = InverseNtt( sum_i s_i * matrix[i, column] ) (+ error[., column]),   all mod q,
+// which gives the mask rows M when `matrix` is A_d (with errors) and the unmask rows U when it is the hints (without).
+#ifndef TALARIA_RING_BATCH_H_
+#define TALARIA_RING_BATCH_H_
+
+#include <cstdint>
+#include <span>
+
+#include "talaria/base/cpu.h"
+#include "talaria/ring/layout.h"
+#include "talaria/ring/ntt.h"
+
+namespace talaria::ring {
+
+// A module secret in the NTT domain, natural slot order. Lives in secret memory; the owner wipes it.
+struct NttSecret {
+  Polynomial s[kRank];
+};
+
+struct BatchOutput {
+  const NttSecret* secret;
+  // int8 [256][error_stride] or null: added to row r, column c at error[r * error_stride + c]. Readable to the padded width.
+  const int8_t* error;
+  uint8_t* rows;  // RowPanels of the padded width (multiple of 32 columns), plus kSlack
+};
+
+inline constexpr size_t kMaxBatchesPerPass = 4;
+
+// Columns [0, columns) of `matrix` (a ModuleMatrix, plus kSlack readable), for 1..4 batches in one pass over it: the pass is
+// bound by reading the matrix from memory, so batches share it. `first_column` (multiple of 32) says where in the rows the
+// first column goes. `scratch`: BatchScratchBytes() of secret memory, 64-byte aligned, wiped by the caller.
+// Constant time in secrets and errors. Residues come out canonical.
+void GenerateRows(Isa isa, const uint8_t* matrix, size_t columns, size_t first_column, size_t error_stride,
+                  std::span<const BatchOutput> batches, std::span<uint8_t> scratch);
+size_t BatchScratchBytes();
+
+}  // namespace talaria::ring
+
+#endif  // TALARIA_RING_BATCH_H_
