@@ -1,0 +1,42 @@
+// Joins the parts inside the CVM: channel server <-> session, and the child's life.
+#ifndef TALARIA_CVM_ENGINE_HOST_H_
+#define TALARIA_CVM_ENGINE_HOST_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "talaria/base/result.h"
+#include "talaria/cvm/launcher.h"
+#include "talaria/cvm/masked_model.h"
+#include "talaria/cvm/session.h"
+#include "talaria/engine/channel.h"
+
+namespace talaria::cvm {
+
+struct EngineOptions {
+  std::string program;                  // llama-server, or any llama.cpp program in the laboratory
+  std::vector<std::string> arguments;   // complete
+  std::string plugin;                   // libggml-talaria.so
+  std::vector<std::pair<std::string, std::string>> extra_environment;  // laboratory only
+  bool keep_output = false;
+  bool sandbox = true;
+  SandboxPolicy sandbox_policy = SandboxPolicy::kRequire;
+};
+
+engine::ChannelModel DescribeModel(const model::Manifest& manifest);
+
+// Runs one child to its end. Threads: one serves the channel.
+class EngineHost {
+ public:
+  static Result<std::unique_ptr<EngineHost>> Start(const MaskedModel& model, Session& session, Launcher& launcher, EngineOptions options);
+  virtual ~EngineHost() = default;                 // kills the child
+  virtual bool all_matrices_landed() const = 0;    // the plug-in reported it
+  virtual bool running() const = 0;
+  virtual Result<int> Wait(int timeout_ms) = 0;    // as Launcher::Wait
+  virtual void Kill() = 0;
+};
+
+}  // namespace talaria::cvm
+
+#endif  // TALARIA_CVM_ENGINE_HOST_H_

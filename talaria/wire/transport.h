@@ -1,0 +1,55 @@
+// A reliable byte stream to the other side. Nothing above this interface holds a pointer into memory that the other side can
+// change: Receive copies into private memory.
+#ifndef TALARIA_WIRE_TRANSPORT_H_
+#define TALARIA_WIRE_TRANSPORT_H_
+
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "talaria/base/bytes.h"
+#include "talaria/base/file.h"
+#include "talaria/base/result.h"
+
+namespace talaria::wire {
+
+// unix:PATH or HOST:PORT (IPv6 in brackets).
+struct Endpoint {
+  enum class Kind { kUnix, kTcp } kind = Kind::kUnix;
+  std::string path;        // kUnix
+  std::string host, port;  // kTcp
+  static Result<Endpoint> Parse(std::string_view text);  // kInvalidArgument says what is wrong
+  bool IsLocal() const;    // a Unix socket or a loopback address
+  std::string ToString() const;
+};
+
+// One thread sends and one receives at a time. All failures are kUnavailable (reset, end of stream, time-out), with the cause
+// in the message; kCancelled after Shutdown().
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  // Sends all parts, in order, as one write where the system allows it. `timeout_ms`: no progress for that long; 0 = none.
+  virtual Status Send(std::initializer_list<Bytes> parts, int timeout_ms) = 0;
+  // At least `min_bytes`, at most out.size(); returns how many. min_bytes >= 1.
+  virtual Result<size_t> ReceiveSome(MutableBytes out, size_t min_bytes, int timeout_ms) = 0;
+  // Any thread: makes pending and later calls fail.
+  virtual void Shutdown() = 0;
+};
+
+Result<std::unique_ptr<Transport>> Connect(const Endpoint& endpoint, int timeout_ms);
+std::unique_ptr<Transport> TransportFromSocket(Fd socket);  // already connected; tests use socketpair()
+
+class Listener {
+ public:
+  // A stale Unix socket (nobody listens) is replaced; a live one is kIo "in use". The socket file is removed at destruction.
+  static Result<std::unique_ptr<Listener>> Create(const Endpoint& endpoint);
+  virtual ~Listener() = default;
+  virtual Result<std::unique_ptr<Transport>> Accept() = 0;  // kCancelled after Shutdown()
+  virtual void Shutdown() = 0;
+  virtual std::string address() const = 0;
+};
+
+}  // namespace talaria::wire
+
+#endif  // TALARIA_WIRE_TRANSPORT_H_
