@@ -86,9 +86,10 @@ class ByteWriter {
  private:
   template <class T>
   void Put(T value) {
-    uint8_t raw[sizeof(T)];
-    std::memcpy(raw, &value, sizeof(T));
-    out_.insert(out_.end(), raw, raw + sizeof(T));
+    // Not insert(): GCC 12 warns, wrongly, of an overflow there.
+    const size_t at = out_.size();
+    out_.resize(at + sizeof(T));
+    std::memcpy(out_.data() + at, &value, sizeof(T));
   }
   std::vector<uint8_t>& out_;
 };
