@@ -1,0 +1,32 @@
+// The benchmark's sub-commands.
+#ifndef TALARIA_BENCH_COMMANDS_H_
+#define TALARIA_BENCH_COMMANDS_H_
+
+#include <string>
+
+#include "bench/laboratory.h"
+#include "talaria/base/result.h"
+
+namespace talaria::bench {
+
+struct EndToEndOptions {
+  Setting setting;
+  std::string json;     // file for the results, or empty
+  int pairs = 7;
+  int prompt = 512;     // tokens per prompt
+};
+// Alternates plain llama.cpp and Talaria on the same model and cores; prints a table and writes JSON.
+Status EndToEnd(const EndToEndOptions& options);
+
+struct FidelityOptions {
+  Setting setting;
+  std::string text;
+  std::string json;
+  int chunks = 20;
+};
+// Perplexity of plain llama.cpp and of Talaria on the same text.
+Status Fidelity(const FidelityOptions& options);
+
+}  // namespace talaria::bench
+
+#endif  // TALARIA_BENCH_COMMANDS_H_

@@ -1,0 +1,167 @@
+#include "bench/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+extern char** environ;
+
+namespace talaria::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double Seconds(const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6; }
+
+struct Pipes {
+  Fd child_in, our_in, child_out, our_out;
+};
+
+Result<Pipes> MakePipes() {
+  int in[2], out[2];
+  if (pipe2(in, O_CLOEXEC) != 0) return Status(Code::kIo, "pipe");
+  Pipes p;
+  p.child_in = Fd(in[0]);
+  p.our_in = Fd(in[1]);
+  if (pipe2(out, O_CLOEXEC) != 0) return Status(Code::kIo, "pipe");
+  p.our_out = Fd(out[0]);
+  p.child_out = Fd(out[1]);
+  return p;
+}
+
+Result<pid_t> Spawn(const std::vector<std::string>& arguments, const std::string& error_log, const Pipes& pipes) {
+  std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
+  for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+  argv.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, pipes.child_in.get(), 0);
+  posix_spawn_file_actions_adddup2(&actions, pipes.child_out.get(), 1);
+  posix_spawn_file_actions_addopen(&actions, 2, error_log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+  pid_t pid = -1;
+  const int error = posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (error != 0) return Status(Code::kIo, arguments[0] + ": " + std::strerror(error));
+  return pid;
+}
+
+}  // namespace
+
+Result<Finished> RunProcess(const std::vector<std::string>& arguments, const std::string& error_log) {
+  TALARIA_ASSIGN_OR_RETURN(Pipes pipes, MakePipes());
+  const auto start = Clock::now();
+  TALARIA_ASSIGN_OR_RETURN(const pid_t pid, Spawn(arguments, error_log, pipes));
+  pipes.child_in.Close();
+  pipes.child_out.Close();
+  pipes.our_in.Close();
+  Finished done;
+  char chunk[65536];
+  for (;;) {
+    const ssize_t n = read(pipes.our_out.get(), chunk, sizeof chunk);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    done.output.append(chunk, static_cast<size_t>(n));
+  }
+  int status = 0;
+  rusage usage{};
+  while (wait4(pid, &status, 0, &usage) < 0 && errno == EINTR) {
+  }
+  done.wall_seconds = Since(start);
+  done.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  done.usage.cpu_seconds = Seconds(usage.ru_utime) + Seconds(usage.ru_stime);
+  done.usage.resident_peak_mib = static_cast<double>(usage.ru_maxrss) / 1024;
+  if (done.exit_code != 0) {
+    return Status(Code::kUnavailable, arguments[0] + " ended with exit code " + std::to_string(done.exit_code) + "; see " + error_log);
+  }
+  return done;
+}
+
+Result<Background> Background::Start(const std::vector<std::string>& arguments, const std::string& error_log) {
+  TALARIA_ASSIGN_OR_RETURN(Pipes pipes, MakePipes());
+  Background b;
+  TALARIA_ASSIGN_OR_RETURN(b.pid_, Spawn(arguments, error_log, pipes));
+  b.in_ = std::move(pipes.our_in);
+  b.out_ = std::move(pipes.our_out);
+  return b;
+}
+
+Background::~Background() {
+  if (!out_.valid()) return;  // moved from
+  in_.Close();
+  kill(pid_, SIGTERM);
+  for (int i = 0; i < 100; ++i) {
+    int status = 0;
+    if (waitpid(pid_, &status, WNOHANG) != 0) return;
+    usleep(50000);
+  }
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+}
+
+Status Background::WriteLine(const std::string& line) {
+  const std::string text = line + "\n";
+  size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t n = write(in_.get(), text.data() + done, text.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Status(Code::kUnavailable, "the process does not take its commands");
+    done += static_cast<size_t>(n);
+  }
+  return OkStatus();
+}
+
+Result<std::string> Background::ReadLine(double timeout_seconds) {
+  const auto start = Clock::now();
+  for (;;) {
+    if (const size_t end = buffered_.find('\n'); end != std::string::npos) {
+      std::string line = buffered_.substr(0, end);
+      buffered_.erase(0, end + 1);
+      return line;
+    }
+    pollfd p{out_.get(), POLLIN, 0};
+    const double left = timeout_seconds - Since(start);
+    if (left <= 0) return Status(Code::kUnavailable, "the process did not answer in time");
+    if (poll(&p, 1, static_cast<int>(left * 1000) + 1) <= 0) continue;
+    char chunk[4096];
+    const ssize_t n = read(out_.get(), chunk, sizeof chunk);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return Status(Code::kUnavailable, "the process ended");
+    buffered_.append(chunk, static_cast<size_t>(n));
+  }
+}
+
+Usage Background::Measure() const {
+  Usage usage;
+  std::ifstream stat("/proc/" + std::to_string(pid_) + "/stat");
+  std::string text((std::istreambuf_iterator<char>(stat)), {});
+  if (const size_t after_name = text.rfind(')'); after_name != std::string::npos) {
+    std::istringstream fields(text.substr(after_name + 2));
+    std::string field;
+    double ticks = 0;
+    // Fields 14 and 15 of proc(5) are user and system time; the first field here is number 3.
+    for (int number = 3; number <= 15 && fields >> field; ++number) {
+      if (number >= 14) ticks += std::stod(field);
+    }
+    usage.cpu_seconds = ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
+  }
+  std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    const auto value = [&] { return std::stod(line.substr(line.find_first_of("0123456789"))) / 1024; };
+    if (line.rfind("VmHWM:", 0) == 0) usage.resident_peak_mib = value();
+    if (line.rfind("VmRSS:", 0) == 0) usage.resident_mib = value();
+  }
+  return usage;
+}
+
+}  // namespace talaria::bench

@@ -1,0 +1,74 @@
+// talaria-bench: every published number, side by side with plain llama.cpp in one run.
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+
+#include "bench/commands.h"
+#include "talaria/base/log.h"
+
+namespace {
+
+std::string ProgramFolder() {
+  char path[4096];
+  const ssize_t n = readlink("/proc/self/exe", path, sizeof path);
+  return n <= 0 ? "." : std::filesystem::path(std::string(path, static_cast<size_t>(n))).parent_path().string();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace talaria;
+  SetLog("talaria-bench", LogLevel::kInfo);
+  CLI::App app{"Measures Talaria beside plain llama.cpp on the same model and cores, in one run."};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", TALARIA_VERSION);
+  bench::Setting setting;
+  setting.bin = ProgramFolder();
+  setting.llama = TALARIA_LLAMA_DIR;
+  setting.model = TALARIA_DEFAULT_MODEL;
+  std::string work;
+  bench::EndToEndOptions end_to_end;
+  bench::FidelityOptions fidelity;
+  fidelity.text = TALARIA_DEFAULT_TEXT;
+  const auto common = [&](CLI::App* command, std::string& json) {
+    command->add_option("--model", setting.model, "GGUF file")->check(CLI::ExistingFile)->capture_default_str();
+    command->add_option("--store", setting.store, "Provisioned store; default: one made in the work folder and removed with it");
+    command->add_option("--json", json, "Write the results there");
+    command->add_option("--pool-batches", setting.pool_batches, "Mask batches of 256 rows per group")->check(CLI::Range(1, 64))->capture_default_str();
+    command->add_option("--cloud-threads", setting.cloud_threads, "Threads of the cloud's products")->check(CLI::Range(1, 256))->capture_default_str();
+    command->add_option("--work", work, "Folder for logs and sockets; default: a fresh one, removed at the end");
+  };
+  auto* e = app.add_subcommand("end-to-end", "Speed, CPU, memory and traffic: pairs of plain llama.cpp and Talaria, alternating");
+  common(e, end_to_end.json);
+  e->add_option("--pairs", end_to_end.pairs, "Interleaved pairs")->check(CLI::Range(1, 1000))->capture_default_str();
+  e->add_option("--prompt", end_to_end.prompt, "Tokens per prompt")->check(CLI::Range(1, 65536))->capture_default_str();
+  auto* f = app.add_subcommand("fidelity", "Perplexity of plain llama.cpp and of Talaria on the same text");
+  common(f, fidelity.json);
+  f->add_option("--text", fidelity.text, "Text file")->check(CLI::ExistingFile)->capture_default_str();
+  f->add_option("--chunks", fidelity.chunks, "Chunks of 512 tokens")->check(CLI::Range(1, 100000))->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+
+  const bool temporary = work.empty();
+  if (temporary) {
+    char name[] = "/tmp/talaria-bench.XXXXXX";
+    if (mkdtemp(name) == nullptr) {
+      LogError("cannot make a work folder in /tmp");
+      return 1;
+    }
+    work = name;
+  }
+  std::filesystem::create_directories(work);
+  setting.work = work;
+  if (setting.store.empty()) setting.store = work + "/store";
+  end_to_end.setting = fidelity.setting = setting;
+  const Status status = e->parsed() ? bench::EndToEnd(end_to_end) : bench::Fidelity(fidelity);
+  if (!status.ok()) {
+    LogError(status.ToString());
+    std::fprintf(stderr, "Logs are kept in %s\n", work.c_str());
+    return ExitCode(status.code());
+  }
+  if (temporary) std::filesystem::remove_all(work);
+  return 0;
+}
