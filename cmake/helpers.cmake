@@ -64,7 +64,7 @@ function(talaria_check_all_tests_registered)
     return()
   endif()
   file(GLOB_RECURSE found CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/talaria/*_test.cc ${CMAKE_SOURCE_DIR}/apps/*_test.cc
-       ${CMAKE_SOURCE_DIR}/bench/*_test.cc ${CMAKE_SOURCE_DIR}/fuzz/*_test.cc)
+       ${CMAKE_SOURCE_DIR}/bench/*_test.cc ${CMAKE_SOURCE_DIR}/fuzz/*_test.cc ${CMAKE_SOURCE_DIR}/tests/*_test.cc)
   get_property(known GLOBAL PROPERTY TALARIA_TEST_SOURCES)
   foreach(file ${found})
     if(NOT file IN_LIST known)
