@@ -1,12 +1,13 @@
 // The CVM's way to the cloud: connects, says Hello, pins the model identity, fetches streams, and carries one call at a time.
+//
+//   transport failure (connect, reset, end, time-out, Error, Drain)  -> the connection is closed unread, the identical bytes go
+//       out on another one, at most max_retries times; then kUnavailable, and the link stays usable
+//   protocol violation (length, type, wrong call, group, rows, size)  -> kSessionEnded, at once and from then on
 #ifndef TALARIA_CVM_CLOUD_LINK_H_
 #define TALARIA_CVM_CLOUD_LINK_H_
 
-#include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <vector>
 
 #include "talaria/base/bytes.h"
 #include "talaria/base/digest.h"
@@ -21,7 +22,9 @@ struct CloudLinkOptions {
   Digest identity{};             // the model that is expected; zero = take the cloud's (only before set-up pins it)
   int connect_timeout_ms = 2000;
   int idle_timeout_ms = 4000;    // no byte for that long while a reply is due
-  int max_retries = 2;           // further connections on which the identical bytes are sent
+  // Further connections on which the identical bytes are sent. Counted from a failed attempt's last sign of life, all
+  // further ones together may take idle_timeout_ms + 800 ms: with the defaults a lost cloud is an error within 5 s.
+  int max_retries = 2;
   uint32_t max_frame_bytes = wire::kMaxFrameBytes;
 };
 
@@ -36,21 +39,26 @@ class CloudLink {
   static Result<std::unique_ptr<CloudLink>> Create(CloudLinkOptions options);  // kInvalidArgument; does not connect
   ~CloudLink();
 
-  // The identity that the cloud's Hello named.
+  // The identity that the cloud's Hello named. kUnavailable, kSessionEnded.
   Result<Digest> Identity();
-  // After set-up every connection must name this identity.
+  // After set-up every connection must name this identity; another one ends the session.
   void PinIdentity(const Digest& identity);
   // Exactly out.size() bytes of a stream. The bytes are unchecked: the caller compares digests.
   Status Fetch(model::StreamId stream, uint64_t offset, MutableBytes out);
+  // The bytes of the manifest, at most `max_bytes`, whose SHA-256 is `identity`. Its size is nowhere announced: the cloud
+  // refuses ranges that reach past the end, and the digest says when all of it is there.
+  Result<std::string> FetchManifest(const Digest& identity, size_t max_bytes);
 
   // Sends rows x [6][d_padded] planes and receives rows x [o_padded] x 6 bytes into `residues` (private memory). The reply's
   // call, group, rows and size are checked. On a transport failure the identical bytes go out again on a new connection.
+  // At most one reply is ever parsed. Does not allocate once the largest frame was seen.
   Status Multiply(uint32_t group, uint32_t rows, Bytes planes, MutableBytes residues);
-  // The largest number of rows for which both frames fit.
+  // The largest number of rows for which both frames fit, after the limits that the peers announced.
   uint32_t MaxRows(uint32_t d_padded, uint32_t o_padded) const;
 
   LinkStats stats() const;
   void Shutdown();  // any thread: pending and later calls fail with kCancelled
+  void End();       // any thread: a check failed; nothing more is sent, pending and later calls fail with kSessionEnded
 
  private:
   CloudLink();

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "talaria/base/digest.h"
 #include "talaria/base/result.h"
@@ -37,7 +38,11 @@ struct Config {
   Digest digest{};                    // SHA-256 of the file's bytes
 };
 
-// kNotFound, kInvalidArgument.
+// Sizes are integers (bytes) or strings such as "900 MiB". Endpoints must be local (a Unix socket or a loopback address) as long
+// as the simulated TEE is the only one. `name` stands in error messages: "name:line: table.key says what is wrong".
+// kInvalidArgument.
+Result<Config> ParseConfig(std::string_view text, const std::string& name, bool simulated_tee);
+// The same for a file. kNotFound, kIo, kInvalidArgument.
 Result<Config> LoadConfig(const std::string& path, bool simulated_tee);
 
 }  // namespace talaria::cvm

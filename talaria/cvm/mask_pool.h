@@ -1,4 +1,8 @@
 // Pools of mask rows, filled by background threads under a memory budget.
+//
+//   free -> filling -> ready -> drawn from -> (last ticket gone) -> free
+//
+// Memory is one locked arena; batches are wiped and used again, never reallocated. A row is handed out once, as a ticket.
 #ifndef TALARIA_CVM_MASK_POOL_H_
 #define TALARIA_CVM_MASK_POOL_H_
 
@@ -19,16 +23,22 @@ struct MaskPoolOptions {
   int fill_threads = 1;
   Isa isa = Isa::kPortable;
   LockPolicy lock = LockPolicy::kRequire;
-  // Fills 32 bytes of fresh entropy for one batch key. The default is HKDF(getrandom || RDSEED) (cvm/entropy.h).
+  // Fills 32 bytes of fresh entropy for one batch key, from any thread. The default is HKDF(getrandom || RDSEED)
+  // (cvm/entropy.h); it requires RDSEED when `lock` is kRequire.
   std::function<Status(std::span<uint8_t, 32>)> entropy;
 };
 
+// Draw() hands out exactly min(rows, 256) tickets, all at once, when a group has at least two batches: how rows are split over
+// messages then depends on row counts alone. With a single batch it hands out what is left of it, because the next one needs
+// its memory.
 class MaskPool : public MaskSource {
  public:
-  // `model` must outlive the pool. kResourceExhausted with the numbers when the budget is below one batch per group.
+  // Every group gets the same number of batches, as many as the budget allows. `model` must outlive the pool; tickets may
+  // outlive both. kResourceExhausted with the numbers when the budget is below one batch per group; kInvalidArgument.
   static Result<std::unique_ptr<MaskPool>> Create(const MaskedModel& model, MaskPoolOptions options);
-  // Blocks until every pool is full (start-up, benchmarks). kCancelled, kSessionEnded.
+  // Blocks until nothing is left to fill (start-up, benchmarks). kCancelled, kSessionEnded.
   virtual Status WaitUntilFull() = 0;
+  // Ends the fill threads and every Draw(). Any thread.
   virtual void Stop() = 0;
 };
 

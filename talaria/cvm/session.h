@@ -39,29 +39,41 @@ class Session {
  public:
   // All three must outlive the session.
   Session(MaskedModel& model, CloudLink& link, MaskSource& masks, SessionOptions options);
-  ~Session();
+  virtual ~Session();
 
   // x: `rows` rows of d floats, `x_stride` floats apart; outputs[m]: for each member of the group a [rows][o_m] array of floats.
-  // kUnavailable: the cloud was lost, the rows are burnt, the session lives. kSessionEnded: final.
-  Result<MultiplyResult> Multiply(uint32_t group, uint32_t rows, const float* x, size_t x_stride, std::span<float* const> outputs);
+  // Larger calls go out in pieces of min(max_rows_per_message, what the frames hold, 256) rows, each checked before it is
+  // unmasked. kUnavailable: the cloud was lost, the rows are burnt, the session lives. kCancelled: link or pool were stopped.
+  // kSessionEnded: final. kInvalidArgument: no such group, other members, no such row width. On an error the outputs of the
+  // failed piece and of those after it are untouched, and the caller uses none of them.
+  virtual Result<MultiplyResult> Multiply(uint32_t group, uint32_t rows, const float* x, size_t x_stride,
+                                          std::span<float* const> outputs);  // virtual for the laboratory's comparison
 
   bool poisoned() const { return poisoned_.load(std::memory_order_acquire); }
-  // Ends the session for good; wipes. Any thread.
+  // Ends the session for good: nothing more is sent, rows, u, v and hints are wiped. Any thread; returns when all is wiped.
   void Poison();
   SessionStats stats() const;
 
  private:
-  Status MultiplyPiece(uint32_t group, std::vector<RowTicket>& tickets, const float* x, size_t x_stride,
-                       std::span<float* const> outputs, size_t first_row, bool* finite);
+  struct Scratch;
+  struct Piece;
+  Status MultiplyPiece(const MaskedGroup& group, const Piece& piece, std::vector<RowTicket>& tickets, bool* finite);
+  Status MaskPiece(const MaskedGroup& group, const Piece& piece, std::vector<RowTicket>& tickets, bool* finite);
+  bool CheckPiece(const MaskedGroup& group, size_t rows) const;
+  void UnmaskPiece(const MaskedGroup& group, const Piece& piece, std::vector<RowTicket>& tickets);
+  void Reserve(const MaskedGroup& group, size_t rows);
+  Status PoisonLocked(std::string_view reason);
+
   MaskedModel& model_;
   CloudLink& link_;
   MaskSource& masks_;
   const SessionOptions options_;
   std::atomic<bool> poisoned_{false};
-  mutable std::mutex mutex_;
-  SessionStats stats_;
-  struct Scratch;
+  std::mutex mutex_;  // one call at a time; guards the scratch and, after start, the model's secrets
   std::unique_ptr<Scratch> scratch_;
+  bool wiped_ = false;
+  mutable std::mutex stats_mutex_;
+  SessionStats stats_;
 };
 
 }  // namespace talaria::cvm

@@ -1,5 +1,5 @@
-// A provisioned model on disk (doc/store.md): manifest.json, skeleton.gguf (sparse), weights.gguf, scales.bin, hints.bin.
-// The manifest is written last, so a folder without one is not a store.
+// A provisioned model on disk (doc/store.md): manifest.json, skeleton.gguf (sparse), weights.gguf,
+// scales.bin, hints.bin. The manifest is written last, so a folder without one is not a store.
 #ifndef TALARIA_MODEL_STORE_H_
 #define TALARIA_MODEL_STORE_H_
 
@@ -19,7 +19,8 @@ namespace talaria::model {
 // Read-only view of a store. Immutable after Open; any thread may read.
 class Store {
  public:
-  // kNotFound (no manifest), kCorrupt (sizes or manifest do not fit), kUnsupported. Does not read the big files.
+  // kNotFound (no manifest), kCorrupt (sizes or manifest do not fit), kUnsupported. Does not read
+  // the big files.
   static Result<Store> Open(const std::string& directory);
   Store(Store&&) noexcept;
   Store& operator=(Store&&) noexcept;
@@ -35,7 +36,8 @@ class Store {
   // Exactly out.size() bytes from `offset`. kInvalidArgument out of range, kCorrupt, kIo.
   Status ReadStream(StreamId id, uint64_t offset, MutableBytes out) const;
 
-  // Reads everything and compares every digest. `on_progress(bytes)` may be null. kCorrupt names the file and matrix.
+  // Reads everything and compares every digest. `on_progress(bytes)` may be null. kCorrupt names
+  // the file and matrix.
   Status VerifyDigests(const std::function<void(uint64_t)>& on_progress) const;
   uint64_t TotalBytes() const;  // what VerifyDigests reads
 

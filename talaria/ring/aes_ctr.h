@@ -10,7 +10,8 @@
 
 namespace talaria::ring {
 
-// Counter block = iv_high u64 || block u64, both big-endian; the block counts from 0. Move-only; wipes its key schedule.
+// Counter block = iv_high u64 || block u64, both big-endian; the block counts from 0. Move-only;
+// wipes its key schedule. One thread at a time.
 class AesCtrStream {
  public:
   AesCtrStream(std::span<const uint8_t, 32> key, uint64_t iv_high);
@@ -19,6 +20,8 @@ class AesCtrStream {
   AesCtrStream& operator=(AesCtrStream&&) noexcept;
   // The next out.size() bytes of the stream.
   void Next(MutableBytes out);
+  // Goes to the first byte of another stream under the same key; cheaper than a new object.
+  void Restart(uint64_t iv_high);
 
  private:
   struct Impl;

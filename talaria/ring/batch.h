@@ -1,6 +1,8 @@
 // The one heavy kernel of masking: 256 rows at a time,
-//   rows[., column] = InverseNtt( sum_i s_i * matrix[i, column] ) (+ error[., column]),   all mod q,
-// which gives the mask rows M when `matrix` is A_d (with errors) and the unmask rows U when it is the hints (without).
+//   rows[., column] = InverseNtt( sum_i s_i * matrix[i, column] ) (+ error[., column]),   all mod
+//   q,
+// which gives the mask rows M when `matrix` is A_d (with errors) and the unmask rows U when it is
+// the hints (without).
 #ifndef TALARIA_RING_BATCH_H_
 #define TALARIA_RING_BATCH_H_
 
@@ -13,26 +15,34 @@
 
 namespace talaria::ring {
 
-// A module secret in the NTT domain, natural slot order. Lives in secret memory; the owner wipes it.
+// A module secret in the NTT domain, natural slot order. Lives in secret memory; the owner wipes
+// it.
 struct NttSecret {
   Polynomial s[kRank];
 };
 
 struct BatchOutput {
   const NttSecret* secret;
-  // int8 [256][error_stride] or null: added to row r, column c at error[r * error_stride + c]. Readable to the padded width.
+  // int8 [256][error_stride] or null: error[r * error_stride + c] is added to row r, column c.
+  // Readable to the padded width (multiple of 8 columns).
   const int8_t* error;
-  uint8_t* rows;  // RowPanels of the padded width (multiple of 32 columns), plus kSlack
+  // RowPanels of the padded width (multiple of 32 columns), plus kSlack.
+  uint8_t* rows;
 };
 
 inline constexpr size_t kMaxBatchesPerPass = 4;
 
-// Columns [0, columns) of `matrix` (a ModuleMatrix, plus kSlack readable), for 1..4 batches in one pass over it: the pass is
-// bound by reading the matrix from memory, so batches share it. `first_column` (multiple of 32) says where in the rows the
-// first column goes. `scratch`: BatchScratchBytes() of secret memory, 64-byte aligned, wiped by the caller.
-// Constant time in secrets and errors. Residues come out canonical.
-void GenerateRows(Isa isa, const uint8_t* matrix, size_t columns, size_t first_column, size_t error_stride,
-                  std::span<const BatchOutput> batches, std::span<uint8_t> scratch);
+// Columns [0, columns) of `matrix` (a ModuleMatrix, plus kSlack readable), for 1..4 batches in one
+// pass over it: the pass is bound by reading the matrix from memory, so batches share it.
+// `first_column` (multiple of 32) says where in the rows the first column goes: column c of matrix
+// is column first_column + c of rows and error. Whole panels are written: columns past `columns`
+// come out as zeros, whatever matrix and error hold there. `scratch`: BatchScratchBytes() of secret
+// memory, 64-byte aligned, wiped by the caller. Matrix residues may be any 48-bit values; rows come
+// out canonical and the same on every path. Constant time in secrets and errors. Threads may work
+// on different columns of the same rows, each with its own scratch.
+void GenerateRows(Isa isa, const uint8_t* matrix, size_t columns, size_t first_column,
+                  size_t error_stride, std::span<const BatchOutput> batches,
+                  std::span<uint8_t> scratch);
 size_t BatchScratchBytes();
 
 }  // namespace talaria::ring

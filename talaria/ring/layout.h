@@ -1,11 +1,14 @@
-// The two layouts of residues that every party shares. Both are six bytes a residue, padded with zero columns.
+// The two layouts of residues that every party shares. Both are six bytes a residue, padded with
+// zero columns.
 //
-// ModuleMatrix, [k x columns] ring elements in the NTT domain (A_d and the hints A_d * W): blocks of 8 columns,
+// ModuleMatrix, [k x columns] ring elements in the NTT domain (A_d and the hints A_d * W): blocks
+// of 8 columns,
 //   [ceil(columns / 8)][slot 0..255][i = 0..7][8 columns] x 6 bytes,
-// 12,288 bytes per column. Slots are in natural order: slot s holds the value at psi^(2s + 1), psi the smallest primitive
-// 512th root of unity.
+// 12,288 bytes per column. Slots are in natural order: slot s holds the value at psi^(2s + 1), psi
+// the smallest primitive 512th root of unity.
 //
-// RowPanels, [256 rows x columns] residues (the mask rows M and the unmask rows U of one batch): panels of 32 columns,
+// RowPanels, [256 rows x columns] residues (the mask rows M and the unmask rows U of one batch):
+// panels of 32 columns,
 //   [ceil(columns / 32)][256 rows][32 columns] x 6 bytes,
 // so that the rows of a batch that are used together lie together.
 //
@@ -30,13 +33,19 @@ inline constexpr size_t kPanelBytes = kDegree * kPanelRowBytes;                 
 inline constexpr size_t kHintBytesPerColumn = kSecretSize * kResidueBytes;          // 12,288
 
 constexpr size_t RoundUp(size_t x, size_t unit) { return (x + unit - 1) / unit * unit; }
-constexpr size_t ModuleMatrixBytes(size_t columns) { return RoundUp(columns, kBlockColumns) / kBlockColumns * kBlockBytes; }
-constexpr size_t ModuleMatrixOffset(size_t column, size_t slot, size_t i) {
-  return (column / kBlockColumns) * kBlockBytes + ((slot * kRank + i) * kBlockColumns + column % kBlockColumns) * kResidueBytes;
+constexpr size_t ModuleMatrixBytes(size_t columns) {
+  return RoundUp(columns, kBlockColumns) / kBlockColumns * kBlockBytes;
 }
-constexpr size_t RowPanelsBytes(size_t columns) { return RoundUp(columns, kPanelColumns) / kPanelColumns * kPanelBytes; }
+constexpr size_t ModuleMatrixOffset(size_t column, size_t slot, size_t i) {
+  return (column / kBlockColumns) * kBlockBytes +
+         ((slot * kRank + i) * kBlockColumns + column % kBlockColumns) * kResidueBytes;
+}
+constexpr size_t RowPanelsBytes(size_t columns) {
+  return RoundUp(columns, kPanelColumns) / kPanelColumns * kPanelBytes;
+}
 constexpr size_t RowPanelsOffset(size_t row, size_t column) {
-  return (column / kPanelColumns) * kPanelBytes + row * kPanelRowBytes + column % kPanelColumns * kResidueBytes;
+  return (column / kPanelColumns) * kPanelBytes + row * kPanelRowBytes +
+         column % kPanelColumns * kResidueBytes;
 }
 
 }  // namespace talaria::ring

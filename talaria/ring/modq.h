@@ -1,4 +1,5 @@
-// Arithmetic modulo q = 2^48 - 16383. No branch and no address depends on a value, so all of it may be used on secrets.
+// Arithmetic modulo q = 2^48 - 16383. No branch and no address depends on a value, so all of it may
+// be used on secrets.
 #ifndef TALARIA_RING_MODQ_H_
 #define TALARIA_RING_MODQ_H_
 
@@ -29,7 +30,9 @@ constexpr uint64_t Reduce128(unsigned __int128 x) {
   const uint64_t upper = Reduce64(b + c * kFold);  // b + c 2^48 mod q
   return Reduce64(a + upper * kFold);              // < 2^48 + 2^62
 }
-constexpr uint64_t MulMod(uint64_t a, uint64_t b) { return Reduce128(static_cast<unsigned __int128>(a) * b); }
+constexpr uint64_t MulMod(uint64_t a, uint64_t b) {
+  return Reduce128(static_cast<unsigned __int128>(a) * b);
+}
 // A signed value with |x| < q -> [0, q).
 constexpr uint64_t FromSigned(int64_t x) {
   return static_cast<uint64_t>(x) + (kQ & (uint64_t{0} - (static_cast<uint64_t>(x) >> 63)));

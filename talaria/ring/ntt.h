@@ -1,5 +1,5 @@
-// The plain number-theoretic transform of Z_q[X] / (X^256 + 1): the oracle of the batch kernels, and what turns a secret into
-// its NTT form. Constant time.
+// The plain number-theoretic transform of Z_q[X] / (X^256 + 1): the oracle of the batch kernels,
+// and what turns a secret into its NTT form. Constant time.
 #ifndef TALARIA_RING_NTT_H_
 #define TALARIA_RING_NTT_H_
 

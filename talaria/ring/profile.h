@@ -1,4 +1,5 @@
-// Parameter sets of the mask (doc/masking.md). A profile is chosen by its id, never by numbers from a file or a peer.
+// Parameter sets of the mask (doc/masking.md). A profile is chosen by its id, never by numbers from
+// a file or a peer.
 #ifndef TALARIA_RING_PROFILE_H_
 #define TALARIA_RING_PROFILE_H_
 
@@ -17,7 +18,8 @@ struct Profile {
 };
 
 // The whole table: 1 = (256, 8), 2 = (64, 32), 3 = (256, 9). Version 1 implements profile 1.
-inline constexpr Profile kProfiles[] = {{1, 256, 8, 21, true}, {2, 64, 32, 21, false}, {3, 256, 9, 21, false}};
+inline constexpr Profile kProfiles[] = {
+    {1, 256, 8, 21, true}, {2, 64, 32, 21, false}, {3, 256, 9, 21, false}};
 // kUnsupported for an id that is unknown or not implemented.
 inline Result<Profile> FindProfile(uint32_t id) {
   for (const Profile& p : kProfiles) {

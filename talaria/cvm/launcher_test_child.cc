@@ -1,0 +1,125 @@
+// What launcher_test starts: does what its first argument says, writes its findings to descriptor 7, and exits with 0 unless the
+// argument asks for something else.
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <net/if.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <string>
+#include <thread>
+
+extern char** environ;
+
+// The leak check needs ptrace and another process, which the sandbox refuses.
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() { return "detect_leaks=0"; }
+
+namespace {
+
+void Say(const std::string& text) {
+  if (write(7, text.data(), text.size()) != static_cast<ssize_t>(text.size())) _exit(99);
+}
+void SayResult(const char* what, long result) { Say(std::string(what) + (result < 0 ? std::string("=") + strerrorname_np(errno) : "=ok") + " "); }
+
+void OpenDescriptors() {
+  DIR* directory = opendir("/proc/self/fd");
+  while (const dirent* entry = readdir(directory)) {
+    const int fd = atoi(entry->d_name);
+    if (entry->d_name[0] != '.' && fd != dirfd(directory)) Say(std::to_string(fd) + " ");
+  }
+  closedir(directory);
+}
+
+void TryForbidden() {
+  SayResult("inet", socket(AF_INET, SOCK_STREAM, 0));
+  SayResult("inet6", socket(AF_INET6, SOCK_DGRAM, 0));
+  SayResult("netlink", socket(AF_NETLINK, SOCK_RAW, 0));
+  SayResult("packet", socket(AF_PACKET, SOCK_RAW, 0));
+  SayResult("vsock", socket(AF_VSOCK, SOCK_STREAM, 0));
+  const int local = socket(AF_UNIX, SOCK_STREAM, 0);
+  SayResult("unix", local);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  strcpy(address.sun_path, "/nowhere");
+  SayResult("connect", connect(local, reinterpret_cast<sockaddr*>(&address), sizeof address));
+  SayResult("fork", fork());
+  SayResult("vfork", syscall(SYS_vfork));
+  SayResult("ptrace", ptrace(PTRACE_TRACEME, 0, 0, 0));
+  SayResult("kill", kill(getppid(), 0));
+  SayResult("self", kill(getpid(), 0));
+  iovec vector{};
+  SayResult("vm", process_vm_readv(getppid(), &vector, 1, &vector, 1, 0));
+  SayResult("uring", syscall(SYS_io_uring_setup, 1, nullptr));
+  SayResult("bpf", syscall(SYS_bpf, 0, nullptr, 0));
+  SayResult("userns", syscall(SYS_unshare, 0x10000000));
+  std::thread thread([] { Say("thread=ok "); });
+  thread.join();
+}
+
+void Describe() {
+  rlimit core{};
+  getrlimit(RLIMIT_CORE, &core);
+  int death_signal = 0;
+  prctl(PR_GET_PDEATHSIG, &death_signal, 0, 0, 0);
+  char directory[4096];
+  Say("core=" + std::to_string(core.rlim_max) + " nnp=" + std::to_string(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)) +
+      " death=" + std::to_string(death_signal) + " cwd=" + getcwd(directory, sizeof directory) +
+      " seccomp=" + std::to_string(prctl(PR_GET_SECCOMP, 0, 0, 0, 0)));
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  syscall(SYS_capget, &header, data);
+  Say(" caps=" + std::to_string(data[0].effective | data[1].effective | data[0].permitted | data[1].permitted));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string what = argc > 1 ? argv[1] : "";
+  if (what == "exit") return atoi(argv[2]);
+  if (what == "abort") abort();
+  if (what == "sleep") {
+    Say("sleeping");
+    for (;;) pause();
+  }
+  if (what == "environment") {
+    for (char** e = environ; *e != nullptr; ++e) Say(std::string(*e) + "\n");
+  } else if (what == "descriptors") {
+    OpenDescriptors();
+  } else if (what == "forbidden") {
+    TryForbidden();
+  } else if (what == "describe") {
+    Describe();
+  } else if (what == "interfaces") {
+    struct if_nameindex* names = if_nameindex();
+    for (auto* i = names; i != nullptr && i->if_index != 0; ++i) Say(std::string(i->if_name) + " ");
+    Say(names == nullptr ? "none" : "end");
+  } else if (what == "netns") {
+    char link[100] = {};
+    if (readlink("/proc/self/ns/net", link, sizeof link - 1) < 0) return 1;
+    Say(link);
+  } else if (what == "output") {
+    printf("to standard output\n");
+    fprintf(stderr, "to standard error\n");
+    fflush(stdout);
+    char byte;
+    Say(read(0, &byte, 1) == 0 ? "input empty" : "input!");
+  } else {
+    return 98;
+  }
+  return 0;
+}

@@ -1,0 +1,166 @@
+#include "talaria/cvm/serve.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "talaria/base/log.h"
+#include "talaria/cvm/gateway.h"
+
+namespace talaria::cvm {
+namespace {
+
+constexpr int kPollMs = 50;
+constexpr int kHealthTimeoutMs = 2'000;
+constexpr int kProbeTimeoutMs = 120'000;
+
+class ServerImpl final : public Server {
+ public:
+  ServerImpl(std::function<void(const std::string&, const model::Manifest&)> on_ready) : on_ready_(std::move(on_ready)) {}
+
+  ~ServerImpl() override {
+    if (gateway_) gateway_->Stop();
+    if (gateway_thread_.joinable()) gateway_thread_.join();
+  }
+
+  Status Open(const Config& config, std::unique_ptr<Service> service) {
+    service_ = std::move(service);
+    GatewayOptions gateway;
+    gateway.listen = config.listen;
+    gateway.upstream_socket = service_->run_folder().engine_socket();
+    gateway.max_body_bytes = config.max_body_bytes;
+    gateway.prompt_cache = config.prompt_cache;
+    // A poisoned session takes readiness down at once, before this process has noticed in its own thread.
+    gateway.ready = [this] { return ready_.load(std::memory_order_acquire) && !service_->session().poisoned(); };
+    gateway.stage = [this] { return std::string(stage_.load(std::memory_order_relaxed)); };
+    TALARIA_ASSIGN_OR_RETURN(gateway_, Gateway::Create(std::move(gateway)));
+    gateway_thread_ = std::thread([this] {
+      const Status status = gateway_->Run();
+      if (!status.ok()) LogError(status.ToString());
+    });
+    LogInfo("listening at " + gateway_->address() + "; requests get 503 until the model is ready");
+    return OkStatus();
+  }
+
+  Status Run() override {
+    stage_ = "model";
+    TALARIA_RETURN_IF_ERROR(service_->SetUp());
+    stage_ = "engine";
+    TALARIA_RETURN_IF_ERROR(service_->StartEngine());
+    TALARIA_RETURN_IF_ERROR(AwaitEngine());
+    ready_ = true;
+    on_ready_(gateway_->address(), service_->manifest());
+    int exit_code = 0;
+    Status status = service_->WaitForEnd(&exit_code);
+    ready_ = false;
+    stage_ = "ended";
+    if (status.ok()) status = Status(Code::kUnavailable, "llama-server ended with code " + std::to_string(exit_code));
+    return status;
+  }
+
+  void Stop() override { service_->Stop(); }
+
+ private:
+  // llama-server answers, the plug-in holds every matrix, and a token came through all of it.
+  Status AwaitEngine() {
+    const std::string socket = service_->run_folder().engine_socket();
+    while (!ProbeHealth(socket, kHealthTimeoutMs).ok()) {
+      TALARIA_RETURN_IF_ERROR(service_->Alive());
+      std::this_thread::sleep_for(std::chrono::milliseconds(kPollMs));
+    }
+    stage_ = "probe";
+    const Status probe = ProbeCompletion(socket, kProbeTimeoutMs);
+    TALARIA_RETURN_IF_ERROR(service_->Alive());
+    TALARIA_RETURN_IF_ERROR(probe);
+    if (!service_->all_matrices_landed()) {
+      return Status(Code::kInternal, "the plug-in did not take every matrix of the manifest: its answers would be nonsense");
+    }
+    return OkStatus();
+  }
+
+  const std::function<void(const std::string&, const model::Manifest&)> on_ready_;
+  std::atomic<bool> ready_{false};
+  std::atomic<const char*> stage_{"start"};
+  std::unique_ptr<Service> service_;
+  std::unique_ptr<Gateway> gateway_;  // refers to the service
+  std::thread gateway_thread_;
+};
+
+uint64_t MemAvailable() {
+  std::ifstream file("/proc/meminfo");
+  std::string name;
+  uint64_t kib = 0;
+  while (file >> name >> kib) {
+    if (name == "MemAvailable:") return kib << 10;
+    file.ignore(64, '\n');
+  }
+  return 0;
+}
+
+std::string Mib(uint64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%10.1f MiB", static_cast<double>(bytes) / (1 << 20));
+  return text;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::Create(ServeOptions options, std::unique_ptr<Launcher> launcher) {
+  const Config config = options.config;
+  TALARIA_ASSIGN_OR_RETURN(const std::string program, FindEngineProgram(config.llama_server, "llama-server"));
+  ServiceOptions service;
+  service.config = config;
+  service.platform = options.platform;
+  service.on_progress = std::move(options.on_progress);
+  service.engine = [config, program](const model::Manifest& manifest, const RunFolder& folder) {
+    EngineOptions engine;
+    engine.program = program;
+    engine.arguments = LlamaServerArguments(config, manifest, folder.engine_socket());
+    return engine;
+  };
+  TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<Service> created, Service::Create(std::move(service), std::move(launcher)));
+  auto server = std::make_unique<ServerImpl>(std::move(options.on_ready));
+  TALARIA_RETURN_IF_ERROR(server->Open(config, std::move(created)));
+  return std::unique_ptr<Server>(std::move(server));
+}
+
+Result<ServePlan> PlanServe(const Config& config) {
+  CloudLinkOptions link;
+  link.endpoint = config.cloud_endpoint;
+  link.idle_timeout_ms = config.idle_timeout_ms;
+  TALARIA_ASSIGN_OR_RETURN(const std::unique_ptr<CloudLink> cloud, CloudLink::Create(link));
+  Digest identity{};
+  if (config.identity == "any") {
+    TALARIA_ASSIGN_OR_RETURN(identity, cloud->Identity());
+  } else {
+    TALARIA_CHECK(FromHex(config.identity, identity));
+  }
+  TALARIA_ASSIGN_OR_RETURN(const std::string text, cloud->FetchManifest(identity, model::kMaxManifestBytes));
+  TALARIA_ASSIGN_OR_RETURN(const model::Manifest manifest, model::DecodeManifest(text));
+  const MemoryPlan plan = PlanMemory(manifest);
+  const uint64_t pools = config.pool_bytes ? config.pool_bytes : 2 * plan.pool_batch;
+  // The skeleton is kept in memory and read into llama.cpp's own buffers.
+  const uint64_t skeleton = 2 * plan.skeleton_data;
+  const uint64_t needed = plan.hints + plan.public_matrices + pools + skeleton;
+  const uint64_t available = MemAvailable();
+  ServePlan out;
+  out.text = "model                " + manifest.model_name + "\nidentity             " + ToHex(identity) + "\n";
+  for (const auto& [what, bytes] : {std::pair{"hints            ", plan.hints}, std::pair{"public matrices  ", plan.public_matrices},
+                                    std::pair{"mask pools       ", pools}, std::pair{"skeleton, twice  ", skeleton}, std::pair{"together         ", needed},
+                                    std::pair{"available        ", available}}) {
+    out.text += what + Mib(bytes) + "\n";
+  }
+  out.text += "(without llama.cpp's KV cache of " + std::to_string(config.context) + " tokens and its compute buffers)\n";
+  if (pools < plan.pool_batch) {
+    out.fits = Status(Code::kResourceExhausted, "masks.pool_bytes is " + std::to_string(pools) + ", one batch of every group takes " + std::to_string(plan.pool_batch));
+  } else if (needed > available) {
+    out.fits = Status(Code::kResourceExhausted, "the model needs " + std::to_string(needed) + " bytes of memory, " + std::to_string(available) + " are available");
+  }
+  return out;
+}
+
+}  // namespace talaria::cvm
