@@ -21,14 +21,22 @@ Status RequireSimulatedTee(bool requested) {
 #ifdef TALARIA_SIMULATED_TEE
   if (requested) return OkStatus();
 #else
-  if (requested) return Status(Code::kUnsupported, "this program was built without the simulated TEE");
+  if (requested)
+    return Status(Code::kUnsupported, "this program was built without the simulated TEE");
 #endif
-  return Status(Code::kUnsupported, std::string("attested channels do not exist in this version, and nothing is served without them; for development there is ") + kInsecureFlag);
+  return Status(Code::kUnsupported,
+                std::string("attested channels do not exist in this version, and nothing is served "
+                            "without them; for development there is ") +
+                    kInsecureFlag);
 }
 
 void WarnOfSimulatedTee() {
-  LogWarning(std::string("INSECURE: ") + kInsecureFlag + " is set. Nothing is attested: whoever runs this machine can read prompts and answers.");
-  LogWarning(std::string("INSECURE: ") + kInsecureFlag + " also lets memory stay unlocked, swap stay on and the sandbox be missing, each with a warning.");
+  LogWarning(
+      std::string("INSECURE: ") + kInsecureFlag +
+      " is set. Nothing is attested: whoever runs this machine can read prompts and answers.");
+  LogWarning(std::string("INSECURE: ") + kInsecureFlag +
+             " also lets memory stay unlocked, swap stay on and the sandbox be missing, each with "
+             "a warning.");
 }
 
 void SignalWaiter::Block() {

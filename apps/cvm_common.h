@@ -17,12 +17,14 @@ namespace talaria {
 
 inline constexpr const char* kInsecureFlag = "--insecure-simulated-tee";
 
-// kUnsupported unless the TEE is simulated, on request and in a build that has it: attested channels do not exist yet.
+// kUnsupported unless the TEE is simulated, on request and in a build that has it: attested
+// channels do not exist yet.
 Status RequireSimulatedTee(bool requested);
 void WarnOfSimulatedTee();
 
-// SIGINT and SIGTERM are taken by one thread, so that stopping runs outside of a handler. Block() first, before any thread or
-// process is started: children inherit it, and a Ctrl-C on the terminal then reaches them only through us.
+// SIGINT and SIGTERM are taken by one thread, so that stopping runs outside of a handler. Block()
+// first, before any thread or process is started: children inherit it, and a Ctrl-C on the terminal
+// then reaches them only through us.
 class SignalWaiter {
  public:
   static void Block();

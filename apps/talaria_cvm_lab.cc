@@ -1,5 +1,6 @@
-// talaria-cvm-lab: runs any llama.cpp program on a masked model, in the ways that a product must not have: unmasked, both ways
-// at once, or with a tap on the wire. Needs the simulated TEE by its nature; never installed.
+// talaria-cvm-lab: runs any llama.cpp program on a masked model, in the ways that a product must
+// not have: unmasked, both ways at once, or with a tap on the wire. Needs the simulated TEE by its
+// nature; never installed.
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -35,30 +36,42 @@ struct Arguments {
 double CpuSeconds(int who) {
   rusage usage{};
   getrusage(who, &usage);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6; };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-// The program's own arguments after what makes it read the masked model: from the memfd, read instead of mapped, with no other
-// device and nothing guessed. Paths of files become absolute, because the child has a working directory of its own.
+// The program's own arguments after what makes it read the masked model: from the memfd, read
+// instead of mapped, with no other device and nothing guessed. Paths of files become absolute,
+// because the child has a working directory of its own.
 std::vector<std::string> ChildArguments(const std::vector<std::string>& command) {
   const std::string name = command[0].substr(command[0].rfind('/') + 1);
-  std::vector<std::string> arguments = {"-m", "/proc/self/fd/" + std::to_string(engine::kSkeletonFd), "-lm", "none", "-lzm", "off", "-dev", "none", "-ngl", "0"};
+  std::vector<std::string> arguments = {
+      "-m",   "/proc/self/fd/" + std::to_string(engine::kSkeletonFd),
+      "-lm",  "none",
+      "-lzm", "off",
+      "-dev", "none",
+      "-ngl", "0"};
   if (name != "llama-bench") arguments.insert(arguments.end(), {"-fit", "off"});
   for (size_t i = 1; i < command.size(); ++i) {
     std::error_code error;
-    const bool is_file = !command[i].empty() && command[i][0] != '-' && std::filesystem::is_regular_file(command[i], error);
+    const bool is_file = !command[i].empty() && command[i][0] != '-' &&
+                         std::filesystem::is_regular_file(command[i], error);
     arguments.push_back(is_file ? std::filesystem::absolute(command[i]).string() : command[i]);
   }
   return arguments;
 }
 
 void ShowMasked(const cvm::lab::Tapped& seen) {
-  std::printf("%llu calls with %llu rows crossed the wire to the cloud. How they begin (residues modulo 2^48 - 16383):\n",
-              static_cast<unsigned long long>(seen.calls), static_cast<unsigned long long>(seen.rows));
+  std::printf(
+      "%llu calls with %llu rows crossed the wire to the cloud. How they begin (residues modulo "
+      "2^48 - 16383):\n",
+      static_cast<unsigned long long>(seen.calls), static_cast<unsigned long long>(seen.rows));
   for (const cvm::lab::TappedCall& call : seen.first) {
     std::printf("  group %3u, %3u x %4u:", call.group, call.rows, call.width);
-    for (const uint64_t residue : call.first_row) std::printf(" %15llu", static_cast<unsigned long long>(residue));
+    for (const uint64_t residue : call.first_row)
+      std::printf(" %15llu", static_cast<unsigned long long>(residue));
     std::printf(" ...\n");
   }
 }
@@ -80,12 +93,16 @@ class LabRun {
     if (args_.show_masked > 0) {
       TALARIA_ASSIGN_OR_RETURN(cvm::RunFolder folder, cvm::RunFolder::Create({}));
       tap_folder = std::make_unique<cvm::RunFolder>(std::move(folder));
-      TALARIA_ASSIGN_OR_RETURN(tap, cvm::lab::WireTap::Create("unix:" + tap_folder->path() + "/tap.sock", args_.config.cloud_endpoint, args_.show_masked, kShownValues));
+      TALARIA_ASSIGN_OR_RETURN(
+          tap,
+          cvm::lab::WireTap::Create("unix:" + tap_folder->path() + "/tap.sock",
+                                    args_.config.cloud_endpoint, args_.show_masked, kShownValues));
       options.config.cloud_endpoint = tap->address();
     }
     int exit_code = 0;
     {
-      TALARIA_ASSIGN_OR_RETURN(const std::unique_ptr<cvm::Service> service, cvm::Service::Create(std::move(options), std::move(launcher)));
+      TALARIA_ASSIGN_OR_RETURN(const std::unique_ptr<cvm::Service> service,
+                               cvm::Service::Create(std::move(options), std::move(launcher)));
       const SignalWaiter waiter([&] { service->Stop(); });
       TALARIA_RETURN_IF_ERROR(RunChild(*service, &exit_code));
     }
@@ -94,7 +111,9 @@ class LabRun {
     if (tap) ShowMasked(tap->Seen());
     tap.reset();
     TALARIA_RETURN_IF_ERROR(WriteStats());
-    if (differing_values_ > 0) return Status(Code::kInternal, std::to_string(differing_values_) + " values differ between the masked and the unmasked path");
+    if (differing_values_ > 0)
+      return Status(Code::kInternal, std::to_string(differing_values_) +
+                                         " values differ between the masked and the unmasked path");
     return exit_code;
   }
 
@@ -105,30 +124,40 @@ class LabRun {
     options.config.identity = args_.identity;
     options.config.plugin = args_.plugin;
     options.platform = platform;
-    options.on_progress = [progress = std::make_shared<StepProgress>()](std::string_view step, uint64_t done, uint64_t total) { (*progress)(step, done, total); };
+    options.on_progress = [progress = std::make_shared<StepProgress>()](
+                              std::string_view step, uint64_t done, uint64_t total) {
+      (*progress)(step, done, total);
+    };
     if (args_.scheme == "none") {
-      options.masks = [](const cvm::MaskedModel&, const cvm::Config&, const cvm::Platform&) -> Result<cvm::MaskSupply> {
+      options.masks = [](const cvm::MaskedModel&, const cvm::Config&,
+                         const cvm::Platform&) -> Result<cvm::MaskSupply> {
         return cvm::MaskSupply{.source = std::make_unique<cvm::lab::ZeroMaskSource>()};
       };
     } else {
-      options.masks = [batches = args_.pool_batches](const cvm::MaskedModel& model, cvm::Config config, const cvm::Platform& on) {
+      options.masks = [batches = args_.pool_batches](const cvm::MaskedModel& model,
+                                                     cvm::Config config, const cvm::Platform& on) {
         if (batches > 0) config.pool_bytes = batches * cvm::PlanMemory(model.manifest).pool_batch;
         return cvm::MakeMaskPool(model, config, on);
       };
     }
     if (args_.scheme == "both") {
-      options.session = [this](cvm::MaskedModel& model, cvm::CloudLink& link, cvm::MaskSource& masks,
-                               const cvm::SessionOptions& session) -> Result<std::unique_ptr<cvm::Session>> {
+      options.session =
+          [this](cvm::MaskedModel& model, cvm::CloudLink& link, cvm::MaskSource& masks,
+                 const cvm::SessionOptions& session) -> Result<std::unique_ptr<cvm::Session>> {
         cvm::CloudLinkOptions plain;
         plain.endpoint = args_.config.cloud_endpoint;
         plain.identity = model.identity;
-        TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<cvm::CloudLink> plain_link, cvm::CloudLink::Create(plain));
-        auto both = std::make_unique<cvm::lab::ComparingSession>(model, link, masks, session, std::move(plain_link), std::make_unique<cvm::lab::ZeroMaskSource>());
+        TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<cvm::CloudLink> plain_link,
+                                 cvm::CloudLink::Create(plain));
+        auto both = std::make_unique<cvm::lab::ComparingSession>(
+            model, link, masks, session, std::move(plain_link),
+            std::make_unique<cvm::lab::ZeroMaskSource>());
         comparing_ = both.get();
         return std::unique_ptr<cvm::Session>(std::move(both));
       };
     }
-    TALARIA_ASSIGN_OR_RETURN(const std::string program, cvm::FindEngineProgram({}, args_.command[0]));
+    TALARIA_ASSIGN_OR_RETURN(const std::string program,
+                             cvm::FindEngineProgram({}, args_.command[0]));
     options.engine = [this, program](const model::Manifest&, const cvm::RunFolder&) {
       cvm::EngineOptions engine;
       engine.program = program;
@@ -142,12 +171,16 @@ class LabRun {
 
   Status RunChild(cvm::Service& service, int* exit_code) {
     using Clock = std::chrono::steady_clock;
-    const auto seconds_since = [](Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); };
+    const auto seconds_since = [](Clock::time_point t) {
+      return std::chrono::duration<double>(Clock::now() - t).count();
+    };
     auto start = Clock::now();
     TALARIA_RETURN_IF_ERROR(service.SetUp());
     const cvm::LinkStats link_before = service.link_stats();
     const double cpu_before = CpuSeconds(RUSAGE_SELF);
-    stats_["setup"] = {{"seconds", seconds_since(start)}, {"cpu_seconds", cpu_before}, {"bytes_received", link_before.bytes_received}};
+    stats_["setup"] = {{"seconds", seconds_since(start)},
+                       {"cpu_seconds", cpu_before},
+                       {"bytes_received", link_before.bytes_received}};
     start = Clock::now();
     TALARIA_RETURN_IF_ERROR(service.StartEngine());
     const Status end = service.WaitForEnd(exit_code);
@@ -159,24 +192,41 @@ class LabRun {
     stats_["seconds"] = seconds_since(start);
     stats_["cpu_seconds"] = CpuSeconds(RUSAGE_SELF) - cpu_before;
     const cvm::LinkStats link = service.link_stats();
-    stats_["link"] = {{"calls", link.calls - link_before.calls}, {"retries", link.retries - link_before.retries},
-                      {"bytes_sent", link.bytes_sent - link_before.bytes_sent}, {"bytes_received", link.bytes_received - link_before.bytes_received}};
+    stats_["link"] = {{"calls", link.calls - link_before.calls},
+                      {"retries", link.retries - link_before.retries},
+                      {"bytes_sent", link.bytes_sent - link_before.bytes_sent},
+                      {"bytes_received", link.bytes_received - link_before.bytes_received}};
     const cvm::SessionStats session = service.session().stats();
-    stats_["session"] = {{"calls", session.calls}, {"rows", session.rows}, {"rejected_rows", session.rejected_rows}, {"draw_seconds", session.draw_seconds},
-                         {"mask_seconds", session.mask_seconds}, {"wire_seconds", session.wire_seconds}, {"check_seconds", session.check_seconds},
+    stats_["session"] = {{"calls", session.calls},
+                         {"rows", session.rows},
+                         {"rejected_rows", session.rejected_rows},
+                         {"draw_seconds", session.draw_seconds},
+                         {"mask_seconds", session.mask_seconds},
+                         {"wire_seconds", session.wire_seconds},
+                         {"check_seconds", session.check_seconds},
                          {"unmask_seconds", session.unmask_seconds}};
     const cvm::MaskStats masks = service.mask_stats();
-    stats_["masks"] = {{"rows_generated", masks.rows_generated}, {"rows_drawn", masks.rows_drawn}, {"rows_spent", masks.rows_spent},
-                       {"rows_burnt", masks.rows_burnt}, {"batches", masks.batches}, {"generation_cpu_seconds", masks.generation_cpu_seconds},
-                       {"rows_ready", masks.rows_ready}, {"rows_capacity", masks.rows_capacity}};
+    stats_["masks"] = {{"rows_generated", masks.rows_generated},
+                       {"rows_drawn", masks.rows_drawn},
+                       {"rows_spent", masks.rows_spent},
+                       {"rows_burnt", masks.rows_burnt},
+                       {"batches", masks.batches},
+                       {"generation_cpu_seconds", masks.generation_cpu_seconds},
+                       {"rows_ready", masks.rows_ready},
+                       {"rows_capacity", masks.rows_capacity}};
     if (comparing_) {
       const cvm::lab::Comparison comparison = comparing_->comparison();
       differing_values_ = comparison.differing_values;
-      stats_["comparison"] = {{"calls", comparison.calls}, {"values", comparison.values}, {"differing_values", comparison.differing_values}};
+      stats_["comparison"] = {{"calls", comparison.calls},
+                              {"values", comparison.values},
+                              {"differing_values", comparison.differing_values}};
     }
     TALARIA_RETURN_IF_ERROR(end);
     // A program that ran without the plug-in would have printed nonsense and exited with 0.
-    if (*exit_code == 0 && !service.all_matrices_landed()) return Status(Code::kInternal, "the plug-in did not take every matrix of the manifest: the output is nonsense");
+    if (*exit_code == 0 && !service.all_matrices_landed())
+      return Status(
+          Code::kInternal,
+          "the plug-in did not take every matrix of the manifest: the output is nonsense");
     return OkStatus();
   }
 
@@ -197,28 +247,60 @@ class LabRun {
 void AddRun(CLI::App& program, Arguments& args) {
   CLI::App* run = program.add_subcommand("run", "Run a llama.cpp program on the cloud's model");
   cvm::Config& config = args.config;
-  run->add_option("--cloud", config.cloud_endpoint, "Where talaria-cloud listens: unix:PATH or a loopback HOST:PORT")->required()->type_name("ADDRESS");
-  run->add_option("--identity", args.identity, "The model's identity, 64 hexadecimal digits")->type_name("HEX")->capture_default_str();
-  run->add_option("--scheme", args.scheme, "lattice: as talaria-cvm does; none: unmasked, the same integers; both: each product both ways, compared bit for bit")
-      ->check(CLI::IsMember({"lattice", "none", "both"}))->capture_default_str();
-  run->add_option("--pool-bytes", config.pool_bytes, "Memory for mask rows; 0: two batches of every group")->type_name("N");
-  run->add_option("--pool-batches", args.pool_batches, "The same in batches of every group")->excludes("--pool-bytes")->type_name("N");
-  run->add_option("--fill-threads", config.fill_threads, "Threads that make masks")->check(CLI::Range(1, 256))->type_name("N")->capture_default_str();
-  run->add_option("--check-vectors", config.check_vectors, "Secret vectors of the integrity check")->check(CLI::Range(1, 2))->type_name("N")->capture_default_str();
-  run->add_option("--plugin", args.plugin, "The plug-in; default: beside this program")->type_name("FILE");
-  run->add_option("--show-masked", args.show_masked, "Show how the rows of the first N calls look to the cloud")->type_name("N");
-  run->add_option("--stats", args.stats, "Write bytes, calls, rows and seconds as JSON")->type_name("FILE");
-  run->add_flag("--no-sandbox", args.no_sandbox, "Run the program without seccomp filter and network namespace, for debuggers");
-  run->add_option("command", args.command, "After --: a program of the pinned llama.cpp, or a path, and its arguments; -m and what reads the model are added")->required();
-  run->footer("Example:\n  talaria-cvm-lab run --cloud unix:/run/cloud.sock --scheme both -- llama-perplexity -f wiki.txt -c 512 --chunks 2");
+  run->add_option("--cloud", config.cloud_endpoint,
+                  "Where talaria-cloud listens: unix:PATH or a loopback HOST:PORT")
+      ->required()
+      ->type_name("ADDRESS");
+  run->add_option("--identity", args.identity, "The model's identity, 64 hexadecimal digits")
+      ->type_name("HEX")
+      ->capture_default_str();
+  run->add_option("--scheme", args.scheme,
+                  "lattice: as talaria-cvm does; none: unmasked, the same integers; both: each "
+                  "product both ways, compared bit for bit")
+      ->check(CLI::IsMember({"lattice", "none", "both"}))
+      ->capture_default_str();
+  run->add_option("--pool-bytes", config.pool_bytes,
+                  "Memory for mask rows; 0: two batches of every group")
+      ->type_name("N");
+  run->add_option("--pool-batches", args.pool_batches, "The same in batches of every group")
+      ->excludes("--pool-bytes")
+      ->type_name("N");
+  run->add_option("--fill-threads", config.fill_threads, "Threads that make masks")
+      ->check(CLI::Range(1, 256))
+      ->type_name("N")
+      ->capture_default_str();
+  run->add_option("--check-vectors", config.check_vectors, "Secret vectors of the integrity check")
+      ->check(CLI::Range(1, 2))
+      ->type_name("N")
+      ->capture_default_str();
+  run->add_option("--plugin", args.plugin, "The plug-in; default: beside this program")
+      ->type_name("FILE");
+  run->add_option("--show-masked", args.show_masked,
+                  "Show how the rows of the first N calls look to the cloud")
+      ->type_name("N");
+  run->add_option("--stats", args.stats, "Write bytes, calls, rows and seconds as JSON")
+      ->type_name("FILE");
+  run->add_flag("--no-sandbox", args.no_sandbox,
+                "Run the program without seccomp filter and network namespace, for debuggers");
+  run->add_option("command", args.command,
+                  "After --: a program of the pinned llama.cpp, or a path, and its arguments; -m "
+                  "and what reads the model are added")
+      ->required();
+  run->footer(
+      "Example:\n  talaria-cvm-lab run --cloud unix:/run/cloud.sock --scheme both -- "
+      "llama-perplexity -f wiki.txt -c 512 --chunks 2");
 }
 
 int Main(int argc, char** argv) {
   SetLog("talaria-cvm-lab", LogLevel::kInfo);
   Arguments args;
-  CLI::App program("Talaria's laboratory: llama.cpp programs on a masked model. For measurements and tests, never for users.", "talaria-cvm-lab");
+  CLI::App program(
+      "Talaria's laboratory: llama.cpp programs on a masked model. For measurements and tests, "
+      "never for users.",
+      "talaria-cvm-lab");
   program.require_subcommand(1);
-  program.set_version_flag("--version", "talaria-cvm-lab " TALARIA_VERSION, "Print the version and stop");
+  program.set_version_flag("--version", "talaria-cvm-lab " TALARIA_VERSION,
+                           "Print the version and stop");
   program.footer("Exit code: the program's own, or as of talaria-cvm.");
   AddRun(program, args);
   try {

@@ -18,7 +18,7 @@ void Progress::Advance(uint64_t amount, std::string_view detail) {
   done_ = std::min(total_, done_ + amount);
   detail_ = detail;
   const auto wait = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(1000);
-  if (Clock::now() - drawn_ >= wait) Draw(false);
+  if (done_ < total_ && Clock::now() - drawn_ >= wait) Draw(false);  // the end is drawn once, by the destructor
 }
 
 void Progress::Draw(bool final) {

@@ -21,7 +21,7 @@ struct ProvisionOptions {
   std::string store;              // must not exist; written aside and renamed
   std::string llama_backend_dir;  // folder with libggml-cpu.so for the probe of the graph
   std::vector<std::string>
-      keep_local;                // regular expressions over tensor names that stay in the CVM
+      keep_local;  // POSIX extended expressions over tensor names that stay in the CVM
   uint32_t min_dimension = 128;  // smaller matrices stay in the CVM
   uint32_t profile = 1;
   int threads = 2;

@@ -1,9 +1,11 @@
 #include "talaria/cloud/provision_plan.h"
 
+#include <regex.h>
+
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <optional>
-#include <regex>
 
 #include "talaria/cloud/provision_source.h"
 #include "talaria/gemm/product.h"
@@ -17,46 +19,69 @@ constexpr std::string_view kHeadIsEmbedding[] = {"bitnet"};
 
 bool IsProduct(const WeightUse& use) { return use.operation == "MUL_MAT" && use.source == 0; }
 
+// One --keep-local expression. POSIX extended syntax: no exceptions, no backtracking surprises.
+class KeepRule {
+ public:
+  explicit KeepRule(const std::string& text) : text_(text) {
+    error_ = regcomp(&regex_, text.c_str(), REG_EXTENDED | REG_NOSUB);
+  }
+  ~KeepRule() {
+    if (error_ == 0) regfree(&regex_);
+  }
+  KeepRule(const KeepRule&) = delete;
+  KeepRule& operator=(const KeepRule&) = delete;
+  Status status() const {
+    if (error_ == 0) return OkStatus();
+    char reason[128];
+    regerror(error_, &regex_, reason, sizeof(reason));
+    return Status(Code::kInvalidArgument,
+                  "keep-local '" + text_ + "' is not a regular expression: " + reason);
+  }
+  bool Matches(const std::string& name) {
+    const bool match = regexec(&regex_, name.c_str(), 0, nullptr, 0) == 0;
+    used_ |= match;
+    return match;
+  }
+  const std::string& text() const { return text_; }
+  bool used() const { return used_; }
+
+ private:
+  std::string text_;
+  regex_t regex_;
+  int error_;
+  bool used_ = false;
+};
+
 class KeepLocal {
  public:
   static Result<KeepLocal> Create(const std::vector<std::string>& expressions) {
     KeepLocal keep;
     for (const std::string& text : expressions) {
-      try {
-        keep.rules_.push_back({text, std::regex(text), false});
-      } catch (const std::regex_error& e) {
-        return Status(Code::kInvalidArgument,
-                      "keep-local '" + text + "' is not a regular expression: " + e.what());
-      }
+      keep.rules_.push_back(std::make_unique<KeepRule>(text));
+      TALARIA_RETURN_IF_ERROR(keep.rules_.back()->status());
     }
     return keep;
   }
   const std::string* Match(const std::string& name) {
     const std::string* found = nullptr;
-    for (Rule& rule : rules_) {
-      if (!std::regex_search(name, rule.regex)) continue;
-      rule.used = true;
-      found = &rule.text;
+    for (const auto& rule : rules_) {
+      if (rule->Matches(name)) found = &rule->text();
     }
     return found;
   }
   // A rule without effect is a slip of the pen that would send a matrix away.
   Status CheckUsed() const {
-    for (const Rule& rule : rules_) {
-      if (!rule.used)
+    for (const auto& rule : rules_) {
+      if (!rule->used()) {
         return Status(Code::kInvalidArgument,
-                      "keep-local '" + rule.text + "' fits no tensor of the model");
+                      "keep-local '" + rule->text() + "' fits no tensor of the model");
+      }
     }
     return OkStatus();
   }
 
  private:
-  struct Rule {
-    std::string text;
-    std::regex regex;
-    bool used;
-  };
-  std::vector<Rule> rules_;
+  std::vector<std::unique_ptr<KeepRule>> rules_;
 };
 
 struct Candidate {

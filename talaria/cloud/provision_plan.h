@@ -15,7 +15,7 @@
 namespace talaria::cloud {
 
 struct PlanOptions {
-  std::vector<std::string> keep_local;  // ECMAScript expressions, found anywhere in a name
+  std::vector<std::string> keep_local;  // POSIX extended expressions, found anywhere in a name
   uint32_t min_dimension = 128;
   uint32_t profile = 1;
 };

@@ -23,8 +23,8 @@ namespace {
 constexpr uint64_t kMaxConfigBytes = 1 << 20;
 constexpr uint64_t kMaxSize = uint64_t{1} << 50;  // no size below means more than a pebibyte
 
-// Reads one table at a time. Every key that is asked for is marked; what remains unmarked at the end of a table is unknown.
-// The first error wins and every later read does nothing.
+// Reads one table at a time. Every key that is asked for is marked; what remains unmarked at the
+// end of a table is unknown. The first error wins and every later read does nothing.
 class Reader {
  public:
   Reader(const std::string& path, const toml::table& root) : path_(path), root_(root) {}
@@ -47,7 +47,8 @@ class Reader {
     if (!node) return;
     const auto* value = node->as_string();
     if (!value) return Fail(*node, Name(key), "must be a string");
-    if (value->get().find('\0') != std::string::npos || value->get().size() > 4096) return Fail(*node, Name(key), "is too long or holds a NUL");
+    if (value->get().find('\0') != std::string::npos || value->get().size() > 4096)
+      return Fail(*node, Name(key), "is too long or holds a NUL");
     out = value->get();
   }
 
@@ -67,7 +68,8 @@ class Reader {
     if (!value) return Fail(*node, Name(key), "must be an integer");
     if (value->get() < 0 || static_cast<uint64_t>(value->get()) < static_cast<uint64_t>(min) ||
         static_cast<uint64_t>(value->get()) > static_cast<uint64_t>(max)) {
-      return Fail(*node, Name(key), "must be between " + std::to_string(min) + " and " + std::to_string(max));
+      return Fail(*node, Name(key),
+                  "must be between " + std::to_string(min) + " and " + std::to_string(max));
     }
     out = static_cast<T>(value->get());
   }
@@ -83,9 +85,12 @@ class Reader {
     } else if (const auto* text = node->as_string()) {
       bytes = ParseSize(text->get());
     }
-    if (!bytes) return Fail(*node, Name(key), "must be a number of bytes or a string such as \"900 MiB\"");
+    if (!bytes)
+      return Fail(*node, Name(key), "must be a number of bytes or a string such as \"900 MiB\"");
     if (*bytes < min || *bytes > max) {
-      return Fail(*node, Name(key), "must be between " + std::to_string(min) + " and " + std::to_string(max) + " bytes");
+      return Fail(
+          *node, Name(key),
+          "must be between " + std::to_string(min) + " and " + std::to_string(max) + " bytes");
     }
     out = static_cast<T>(*bytes);
   }
@@ -110,7 +115,8 @@ class Reader {
   Status Finish() {
     CheckUnknownKeys();
     for (const auto& [key, node] : root_) {
-      if (std::find(tables_.begin(), tables_.end(), key.str()) == tables_.end()) Fail(node, std::string(key.str()), "is not known");
+      if (std::find(tables_.begin(), tables_.end(), key.str()) == tables_.end())
+        Fail(node, std::string(key.str()), "is not known");
     }
     return status_;
   }
@@ -124,10 +130,13 @@ class Reader {
   void CheckUnknownKeys() {
     if (!table_) return;
     for (const auto& [key, node] : *table_) {
-      if (std::find(known_.begin(), known_.end(), key.str()) == known_.end()) Fail(node, Name(key.str()), "is not known");
+      if (std::find(known_.begin(), known_.end(), key.str()) == known_.end())
+        Fail(node, Name(key.str()), "is not known");
     }
   }
-  void Fail(const toml::node& node, const std::string& what, std::string_view why) { FailAt(node.source().begin.line, what, why); }
+  void Fail(const toml::node& node, const std::string& what, std::string_view why) {
+    FailAt(node.source().begin.line, what, why);
+  }
   void FailAt(uint32_t line, const std::string& what, std::string_view why) {
     if (!status_.ok()) return;
     std::string where = path_;
@@ -140,7 +149,8 @@ class Reader {
     if (error != std::errc() || end == text.data()) return std::nullopt;
     std::string_view unit = text.substr(static_cast<size_t>(end - text.data()));
     if (!unit.empty() && unit.front() == ' ') unit.remove_prefix(1);
-    static constexpr std::pair<std::string_view, int> kUnits[] = {{"B", 0}, {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}};
+    static constexpr std::pair<std::string_view, int> kUnits[] = {
+        {"B", 0}, {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}};
     for (const auto& [name, shift] : kUnits) {
       if (unit != name) continue;
       if (number > (kMaxSize >> shift)) return std::nullopt;
@@ -161,20 +171,25 @@ class Reader {
 void CheckEndpoint(Reader& reader, std::string_view key, const std::string& text) {
   if (!reader.ok()) return;
   const auto endpoint = wire::Endpoint::Parse(text);
-  if (!endpoint.ok()) return reader.Reject(key, "is not an endpoint: " + endpoint.status().message());
+  if (!endpoint.ok())
+    return reader.Reject(key, "is not an endpoint: " + endpoint.status().message());
   if (!endpoint->IsLocal()) {
-    reader.Reject(key, "must be a Unix socket (unix:PATH) or a loopback address: attested channels do not exist yet");
+    reader.Reject(key,
+                  "must be a Unix socket (unix:PATH) or a loopback address: attested channels do "
+                  "not exist yet");
   }
 }
 
 void CheckIdentity(Reader& reader, const std::string& identity, bool simulated_tee) {
   if (!reader.ok()) return;
   if (identity == "any") {
-    if (!simulated_tee) reader.Reject("identity", "may be \"any\" only together with --insecure-simulated-tee");
+    if (!simulated_tee)
+      reader.Reject("identity", "may be \"any\" only together with --insecure-simulated-tee");
     return;
   }
   Digest digest;
-  if (!FromHex(identity, digest)) reader.Reject("identity", "must be 64 lower-case hexadecimal digits");
+  if (!FromHex(identity, digest))
+    reader.Reject("identity", "must be 64 lower-case hexadecimal digits");
 }
 
 }  // namespace
@@ -182,8 +197,9 @@ void CheckIdentity(Reader& reader, const std::string& identity, bool simulated_t
 Result<Config> ParseConfig(std::string_view text, const std::string& name, bool simulated_tee) {
   const toml::parse_result parsed = toml::parse(text, name);
   if (!parsed) {
-    return Status(Code::kInvalidArgument, name + ":" + std::to_string(parsed.error().source().begin.line) + ": " +
-                                              std::string(parsed.error().description()));
+    return Status(Code::kInvalidArgument, name + ":" +
+                                              std::to_string(parsed.error().source().begin.line) +
+                                              ": " + std::string(parsed.error().description()));
   }
   Config config;
   config.digest = Sha256Of(AsBytes(text));
@@ -211,16 +227,20 @@ Result<Config> ParseConfig(std::string_view text, const std::string& name, bool 
   reader.Integer("threads", 1, 256, config.threads);
   reader.Size("max_body_bytes", 1024, uint64_t{256} << 20, config.max_body_bytes);
   reader.Bool("prompt_cache", config.prompt_cache);
-  if (reader.ok() && config.context / static_cast<uint32_t>(config.slots) < 64) reader.Reject("slots", "leaves less than 64 tokens of context each");
+  if (reader.ok() && config.context / static_cast<uint32_t>(config.slots) < 64)
+    reader.Reject("slots", "leaves less than 64 tokens of context each");
 
   reader.Table("masks");
   reader.Size("pool_bytes", 0, kMaxSize, config.pool_bytes);
   reader.Integer("fill_threads", 1, 256, config.fill_threads);
 
   reader.Table("engine");
-  for (auto [key, field] : {std::pair{"llama_server", &config.llama_server}, std::pair{"plugin", &config.plugin}, std::pair{"run_dir", &config.run_dir}}) {
+  for (auto [key, field] :
+       {std::pair{"llama_server", &config.llama_server}, std::pair{"plugin", &config.plugin},
+        std::pair{"run_dir", &config.run_dir}}) {
     reader.String(key, *field);
-    if (reader.ok() && !field->empty() && field->front() != '/') reader.Reject(key, "must be an absolute path");
+    if (reader.ok() && !field->empty() && field->front() != '/')
+      reader.Reject(key, "must be an absolute path");
   }
   TALARIA_RETURN_IF_ERROR(reader.Finish());
   return config;
@@ -228,7 +248,8 @@ Result<Config> ParseConfig(std::string_view text, const std::string& name, bool 
 
 Result<Config> LoadConfig(const std::string& path, bool simulated_tee) {
   TALARIA_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, ReadFile(path, kMaxConfigBytes));
-  return ParseConfig({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path, simulated_tee);
+  return ParseConfig({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path,
+                     simulated_tee);
 }
 
 }  // namespace talaria::cvm

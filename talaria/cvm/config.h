@@ -1,5 +1,5 @@
-// talaria-cvm's configuration: a TOML file only, since its digest is attested. Unknown keys, wrong types and missing mandatory
-// keys are errors that name the key and the line.
+// talaria-cvm's configuration: a TOML file only, since its digest is attested. Unknown keys, wrong
+// types and missing mandatory keys are errors that name the key and the line.
 #ifndef TALARIA_CVM_CONFIG_H_
 #define TALARIA_CVM_CONFIG_H_
 
@@ -14,33 +14,33 @@ namespace talaria::cvm {
 
 struct Config {
   // [cloud]
-  std::string cloud_endpoint;         // mandatory
+  std::string cloud_endpoint;  // mandatory
   int idle_timeout_ms = 4000;
   int max_retries = 2;
   // [model]
-  std::string identity;               // 64 hex digits; mandatory ("any" only with the simulated TEE)
-  int check_vectors = 2;              // 1 or 2
+  std::string identity;   // 64 hex digits; mandatory ("any" only with the simulated TEE)
+  int check_vectors = 2;  // 1 or 2
   // [server]
-  std::string listen;                 // mandatory: unix:PATH or HOST:PORT
-  uint32_t context = 4096;            // tokens
-  int slots = 1;                      // requests at a time
-  int threads = 1;                    // of llama.cpp
+  std::string listen;       // mandatory: unix:PATH or HOST:PORT
+  uint32_t context = 4096;  // tokens
+  int slots = 1;            // requests at a time
+  int threads = 1;          // of llama.cpp
   uint32_t max_body_bytes = 8u << 20;
-  bool prompt_cache = false;          // reuse of prompt prefixes, within one user; shows up as latency
+  bool prompt_cache = false;  // reuse of prompt prefixes, within one user; shows up as latency
   // [masks]
-  uint64_t pool_bytes = 0;            // 0: two batches per group
+  uint64_t pool_bytes = 0;  // 0: two batches per group
   int fill_threads = 1;
   // [engine]
-  std::string llama_server;           // default: the pinned build's
-  std::string plugin;                 // default: beside this program
-  std::string run_dir;                // sockets; created 0700; default: a fresh folder under $TMPDIR or /run
+  std::string llama_server;  // default: the pinned build's
+  std::string plugin;        // default: beside this program
+  std::string run_dir;       // sockets; created 0700; default: a fresh folder under $TMPDIR or /run
 
-  Digest digest{};                    // SHA-256 of the file's bytes
+  Digest digest{};  // SHA-256 of the file's bytes
 };
 
-// Sizes are integers (bytes) or strings such as "900 MiB". Endpoints must be local (a Unix socket or a loopback address) as long
-// as the simulated TEE is the only one. `name` stands in error messages: "name:line: table.key says what is wrong".
-// kInvalidArgument.
+// Sizes are integers (bytes) or strings such as "900 MiB". Endpoints must be local (a Unix socket
+// or a loopback address) as long as the simulated TEE is the only one. `name` stands in error
+// messages: "name:line: table.key says what is wrong". kInvalidArgument.
 Result<Config> ParseConfig(std::string_view text, const std::string& name, bool simulated_tee);
 // The same for a file. kNotFound, kIo, kInvalidArgument.
 Result<Config> LoadConfig(const std::string& path, bool simulated_tee);

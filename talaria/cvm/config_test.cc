@@ -90,41 +90,54 @@ run_dir = "/run/talaria"
 TEST(ConfigTest, MissingMandatoryKeysAreNamed) {
   EXPECT_THAT(ErrorOf(""), HasSubstr("cloud.endpoint is missing"));
   EXPECT_THAT(ErrorOf("[cloud]\nendpoint = \"unix:/c\"\n"), HasSubstr("model.identity is missing"));
-  EXPECT_THAT(ErrorOf("[cloud]\nendpoint = \"unix:/c\"\n[model]\nidentity = \"any\"\n[server]\nslots = 1\n"),
-              HasSubstr("cvm.toml:5: server.listen is missing"));
+  EXPECT_THAT(
+      ErrorOf(
+          "[cloud]\nendpoint = \"unix:/c\"\n[model]\nidentity = \"any\"\n[server]\nslots = 1\n"),
+      HasSubstr("cvm.toml:5: server.listen is missing"));
 }
 
 TEST(ConfigTest, UnknownKeysAndTablesAreRefusedWithTheirLine) {
   EXPECT_EQ(ErrorOf(Minimal() + "port = 3\n"), "cvm.toml:7: server.port is not known");
   EXPECT_EQ(ErrorOf(Minimal() + "[gpu]\nx = 1\n"), "cvm.toml:7: gpu is not known");
   EXPECT_EQ(ErrorOf("verbose = true\n" + Minimal()), "cvm.toml:1: verbose is not known");
-  EXPECT_EQ(ErrorOf(Minimal() + "[masks]\npool_bytes = 1\n\n[masks.more]\n"), "cvm.toml:10: masks.more is not known");
+  EXPECT_EQ(ErrorOf(Minimal() + "[masks]\npool_bytes = 1\n\n[masks.more]\n"),
+            "cvm.toml:10: masks.more is not known");
 }
 
 TEST(ConfigTest, WrongTypesAreRefused) {
-  EXPECT_EQ(ErrorOf(Minimal() + "context = \"4096\"\n"), "cvm.toml:7: server.context must be an integer");
-  EXPECT_EQ(ErrorOf(Minimal() + "context = 4096.0\n"), "cvm.toml:7: server.context must be an integer");
-  EXPECT_EQ(ErrorOf(Minimal() + "prompt_cache = 1\n"), "cvm.toml:7: server.prompt_cache must be true or false");
-  EXPECT_EQ(ErrorOf(Minimal() + "[engine]\nplugin = 7\n"), "cvm.toml:8: engine.plugin must be a string");
+  EXPECT_EQ(ErrorOf(Minimal() + "context = \"4096\"\n"),
+            "cvm.toml:7: server.context must be an integer");
+  EXPECT_EQ(ErrorOf(Minimal() + "context = 4096.0\n"),
+            "cvm.toml:7: server.context must be an integer");
+  EXPECT_EQ(ErrorOf(Minimal() + "prompt_cache = 1\n"),
+            "cvm.toml:7: server.prompt_cache must be true or false");
+  EXPECT_EQ(ErrorOf(Minimal() + "[engine]\nplugin = 7\n"),
+            "cvm.toml:8: engine.plugin must be a string");
   EXPECT_EQ(ErrorOf("cloud = 3\n"), "cvm.toml:1: cloud must be a table");
   EXPECT_THAT(ErrorOf("[[cloud]]\nendpoint = \"unix:/c\"\n"), HasSubstr("cloud must be a table"));
-  EXPECT_THAT(ErrorOf(Minimal() + "[masks]\npool_bytes = []\n"), HasSubstr("masks.pool_bytes must be a number of bytes"));
+  EXPECT_THAT(ErrorOf(Minimal() + "[masks]\npool_bytes = []\n"),
+              HasSubstr("masks.pool_bytes must be a number of bytes"));
 }
 
 TEST(ConfigTest, RangesAreChecked) {
-  for (const char* line : {"slots = 0", "slots = 65", "slots = -1", "context = 63", "context = 9223372036854775807", "threads = 0",
-                           "max_body_bytes = 10", "max_body_bytes = \"1 TiB\""}) {
+  for (const char* line :
+       {"slots = 0", "slots = 65", "slots = -1", "context = 63", "context = 9223372036854775807",
+        "threads = 0", "max_body_bytes = 10", "max_body_bytes = \"1 TiB\""}) {
     EXPECT_THAT(ErrorOf(Minimal() + line + "\n"), HasSubstr("must be between")) << line;
   }
-  EXPECT_THAT(ErrorOf(Minimal() + "context = 128\nslots = 4\n"), HasSubstr("server.slots leaves less than 64 tokens"));
-  EXPECT_THAT(ErrorOf("[cloud]\nendpoint = \"unix:/c\"\nmax_retries = 11\n"), HasSubstr("cvm.toml:3: cloud.max_retries"));
-  EXPECT_THAT(ErrorOf("[cloud]\nendpoint = \"unix:/c\"\n[model]\nidentity = \"any\"\ncheck_vectors = 3\n"),
-              HasSubstr("model.check_vectors must be between 1 and 2"));
+  EXPECT_THAT(ErrorOf(Minimal() + "context = 128\nslots = 4\n"),
+              HasSubstr("server.slots leaves less than 64 tokens"));
+  EXPECT_THAT(ErrorOf("[cloud]\nendpoint = \"unix:/c\"\nmax_retries = 11\n"),
+              HasSubstr("cvm.toml:3: cloud.max_retries"));
+  EXPECT_THAT(
+      ErrorOf("[cloud]\nendpoint = \"unix:/c\"\n[model]\nidentity = \"any\"\ncheck_vectors = 3\n"),
+      HasSubstr("model.check_vectors must be between 1 and 2"));
 }
 
 TEST(ConfigTest, SizesTakeUnits) {
   const auto size = [](const std::string& text) {
-    const auto config = ParseConfig(Minimal() + "[masks]\npool_bytes = " + text + "\n", "cvm.toml", true);
+    const auto config =
+        ParseConfig(Minimal() + "[masks]\npool_bytes = " + text + "\n", "cvm.toml", true);
     return config.ok() ? static_cast<int64_t>(config->pool_bytes) : -1;
   };
   EXPECT_EQ(size("0"), 0);
@@ -132,8 +145,9 @@ TEST(ConfigTest, SizesTakeUnits) {
   EXPECT_EQ(size("\"900 MiB\""), 900ll << 20);
   EXPECT_EQ(size("\"7KiB\""), 7ll << 10);
   EXPECT_EQ(size("\"64 B\""), 64);
-  for (const char* bad : {"-1", "\"\"", "\"MiB\"", "\"1 MB\"", "\"1.5 GiB\"", "\"-1 GiB\"", "\"1  GiB\"", "\"1 GiB \"", "\"12\"", "1.5",
-                          "\"99999999999999999999 B\"", "\"18014398509481984 KiB\"", "\"2000 TiB\""}) {
+  for (const char* bad : {"-1", "\"\"", "\"MiB\"", "\"1 MB\"", "\"1.5 GiB\"", "\"-1 GiB\"",
+                          "\"1  GiB\"", "\"1 GiB \"", "\"12\"", "1.5", "\"99999999999999999999 B\"",
+                          "\"18014398509481984 KiB\"", "\"2000 TiB\""}) {
     EXPECT_EQ(size(bad), -1) << bad;
   }
 }
@@ -142,19 +156,26 @@ TEST(ConfigTest, IdentityAnyNeedsTheSimulatedTee) {
   std::string text = Minimal();
   text.replace(text.find(kIdentity), kIdentity.size(), "any");
   EXPECT_EQ(ErrorOf(text, true), "accepted");
-  EXPECT_THAT(ErrorOf(text, false), HasSubstr("cvm.toml:4: model.identity may be \"any\" only together with --insecure-simulated-tee"));
-  for (const std::string& bad : {std::string(63, 'a'), std::string(65, 'a'), std::string(64, 'g'), std::string(64, 'A'), std::string()}) {
+  EXPECT_THAT(
+      ErrorOf(text, false),
+      HasSubstr(
+          "cvm.toml:4: model.identity may be \"any\" only together with --insecure-simulated-tee"));
+  for (const std::string& bad : {std::string(63, 'a'), std::string(65, 'a'), std::string(64, 'g'),
+                                 std::string(64, 'A'), std::string()}) {
     text = Minimal();
     text.replace(text.find(kIdentity), kIdentity.size(), bad);
-    EXPECT_THAT(ErrorOf(text), HasSubstr("model.identity must be 64 lower-case hexadecimal digits")) << bad;
+    EXPECT_THAT(ErrorOf(text), HasSubstr("model.identity must be 64 lower-case hexadecimal digits"))
+        << bad;
   }
 }
 
 TEST(ConfigTest, EndpointsMustBeLocal) {
-  for (const char* remote : {"10.1.2.3:80", "0.0.0.0:8080", "example.org:443", "[2001:db8::1]:80"}) {
+  for (const char* remote :
+       {"10.1.2.3:80", "0.0.0.0:8080", "example.org:443", "[2001:db8::1]:80"}) {
     std::string text = Minimal();
     text.replace(text.find("127.0.0.1:8080"), 14, remote);
-    EXPECT_THAT(ErrorOf(text), HasSubstr("cvm.toml:6: server.listen must be a Unix socket")) << remote;
+    EXPECT_THAT(ErrorOf(text), HasSubstr("cvm.toml:6: server.listen must be a Unix socket"))
+        << remote;
     EXPECT_THAT(ErrorOf(text, false), HasSubstr("must be a Unix socket")) << remote;
   }
   std::string text = Minimal();
@@ -163,7 +184,8 @@ TEST(ConfigTest, EndpointsMustBeLocal) {
 }
 
 TEST(ConfigTest, PathsMustBeAbsolute) {
-  EXPECT_THAT(ErrorOf(Minimal() + "[engine]\nrun_dir = \"run\"\n"), HasSubstr("cvm.toml:8: engine.run_dir must be an absolute path"));
+  EXPECT_THAT(ErrorOf(Minimal() + "[engine]\nrun_dir = \"run\"\n"),
+              HasSubstr("cvm.toml:8: engine.run_dir must be an absolute path"));
   EXPECT_THAT(ErrorOf(Minimal() + "[engine]\nplugin = \"/a\\u0000b\"\n"), HasSubstr("holds a NUL"));
 }
 
@@ -177,7 +199,8 @@ TEST(ConfigTest, BrokenTomlIsAnErrorWithItsLine) {
 
 TEST(ConfigTest, LoadsAFile) {
   EXPECT_EQ(LoadConfig("/nonexistent/cvm.toml", true).status().code(), Code::kNotFound);
-  const std::string path = ::testing::TempDir() + "/talaria_config_test_" + std::to_string(getpid()) + ".toml";
+  const std::string path =
+      ::testing::TempDir() + "/talaria_config_test_" + std::to_string(getpid()) + ".toml";
   std::ofstream(path) << Minimal();
   const auto config = LoadConfig(path, true);
   unlink(path.c_str());
@@ -192,8 +215,9 @@ TEST(ConfigTest, TheExampleLoads) {
   ASSERT_TRUE(config.ok()) << config.status().ToString();
   std::stringstream text;
   text << std::ifstream(path).rdbuf();
-  for (const char* key : {"endpoint", "idle_timeout_ms", "max_retries", "identity", "check_vectors", "listen", "context", "slots", "threads",
-                          "max_body_bytes", "prompt_cache", "pool_bytes", "fill_threads", "llama_server", "plugin", "run_dir"}) {
+  for (const char* key : {"endpoint", "idle_timeout_ms", "max_retries", "identity", "check_vectors",
+                          "listen", "context", "slots", "threads", "max_body_bytes", "prompt_cache",
+                          "pool_bytes", "fill_threads", "llama_server", "plugin", "run_dir"}) {
     EXPECT_THAT(text.str(), HasSubstr(std::string(key) + " = ")) << key;
   }
 }

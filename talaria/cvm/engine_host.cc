@@ -21,7 +21,8 @@ namespace {
 // Shared memory for 512 rows of SmolLM2's widest group fits; wider models are served in pieces.
 constexpr size_t kMaxChannelBytes = size_t{256} << 20;
 
-// Denormals as zeros in this thread: sigma and the products must be the same bits whatever the caller's mode was.
+// Denormals as zeros in this thread: sigma and the products must be the same bits whatever the
+// caller's mode was.
 void FlushDenormals() {
 #if defined(__SSE2__)
   _mm_setcsr(_mm_getcsr() | 0x8040);  // FTZ | DAZ
@@ -34,13 +35,19 @@ void FlushDenormals() {
 
 engine::CallStatus ToCallStatus(const Result<MultiplyResult>& result) {
   if (result.ok()) return result->finite ? engine::CallStatus::kOk : engine::CallStatus::kNotFinite;
-  return result.status().code() == Code::kUnavailable ? engine::CallStatus::kFailed : engine::CallStatus::kEnded;
+  return result.status().code() == Code::kUnavailable ? engine::CallStatus::kFailed
+                                                      : engine::CallStatus::kEnded;
 }
 
 class Host final : public EngineHost {
  public:
-  Host(Session& session, Launcher& launcher, engine::ChannelModel model, std::unique_ptr<engine::ChannelServer> channel, SecretMemory input)
-      : session_(session), launcher_(launcher), model_(std::move(model)), channel_(std::move(channel)), input_(std::move(input)) {}
+  Host(Session& session, Launcher& launcher, engine::ChannelModel model,
+       std::unique_ptr<engine::ChannelServer> channel, SecretMemory input)
+      : session_(session),
+        launcher_(launcher),
+        model_(std::move(model)),
+        channel_(std::move(channel)),
+        input_(std::move(input)) {}
 
   ~Host() override {
     launcher_.Kill();
@@ -62,8 +69,9 @@ class Host final : public EngineHost {
  private:
   void Serve() {
     FlushDenormals();
-    const Status end = channel_->Serve([this](const engine::CallView& call) { return Multiply(call); },
-                                       [this](engine::ChildEvent event) { OnEvent(event); });
+    const Status end =
+        channel_->Serve([this](const engine::CallView& call) { return Multiply(call); },
+                        [this](engine::ChildEvent event) { OnEvent(event); });
     if (end.code() == Code::kSessionEnded) {
       LogError("the engine broke the channel's protocol; the session has ended");
       session_.Poison();
@@ -72,8 +80,8 @@ class Host final : public EngineHost {
     serving_now_.store(false, std::memory_order_release);
   }
 
-  // The child may change what it wrote at any time, so the rows are copied once and everything reads the copy. The products go
-  // straight into the shared memory: by then they are the child's.
+  // The child may change what it wrote at any time, so the rows are copied once and everything
+  // reads the copy. The products go straight into the shared memory: by then they are the child's.
   engine::CallStatus Multiply(const engine::CallView& call) {
     const engine::ChannelGroup& group = model_.groups[call.group];
     const size_t floats = size_t{call.rows} * group.d;
@@ -85,7 +93,8 @@ class Host final : public EngineHost {
       outputs_.push_back(out);
       out += size_t{call.rows} * member.o;
     }
-    const Result<MultiplyResult> result = session_.Multiply(call.group, call.rows, x, group.d, outputs_);
+    const Result<MultiplyResult> result =
+        session_.Multiply(call.group, call.rows, x, group.d, outputs_);
     Wipe(x, floats * sizeof(float));
     return ToCallStatus(result);
   }
@@ -117,7 +126,8 @@ class Host final : public EngineHost {
 Result<std::filesystem::path> Absolute(const std::string& path) {
   std::error_code error;
   std::filesystem::path absolute = std::filesystem::absolute(path, error);
-  if (error || path.empty()) return Status(Code::kInvalidArgument, "engine: no such path: '" + path + "'");
+  if (error || path.empty())
+    return Status(Code::kInvalidArgument, "engine: no such path: '" + path + "'");
   return absolute;
 }
 
@@ -128,22 +138,29 @@ engine::ChannelModel DescribeModel(const model::Manifest& manifest) {
   for (const model::Group& group : manifest.groups) {
     engine::ChannelGroup& g = out.groups.emplace_back();
     g.d = group.d;
-    for (const model::Matrix& matrix : group.matrices) g.members.push_back({matrix.name, static_cast<uint8_t>(matrix.role), matrix.o});
+    for (const model::Matrix& matrix : group.matrices)
+      g.members.push_back({matrix.name, static_cast<uint8_t>(matrix.role), matrix.o});
   }
   return out;
 }
 
-Result<std::unique_ptr<EngineHost>> EngineHost::Start(const MaskedModel& model, Session& session, Launcher& launcher, EngineOptions options) {
+Result<std::unique_ptr<EngineHost>> EngineHost::Start(const MaskedModel& model, Session& session,
+                                                      Launcher& launcher, EngineOptions options) {
   const engine::ChannelModel description = DescribeModel(model.manifest);
   const bool strict = options.sandbox_policy == SandboxPolicy::kRequire;
   engine::ChannelOptions channel_options;
   channel_options.harden_child = options.sandbox && (strict || SeccompAvailable());
-  TALARIA_ASSIGN_OR_RETURN(auto channel, engine::ChannelServer::Create(description, kMaxChannelBytes, channel_options));
+  TALARIA_ASSIGN_OR_RETURN(
+      auto channel, engine::ChannelServer::Create(description, kMaxChannelBytes, channel_options));
   size_t input_bytes = 0;
   for (uint32_t g = 0; g < description.groups.size(); ++g) {
-    input_bytes = std::max(input_bytes, size_t{channel->MaxRows(g)} * description.groups[g].d * sizeof(float));
+    input_bytes = std::max(input_bytes,
+                           size_t{channel->MaxRows(g)} * description.groups[g].d * sizeof(float));
   }
-  TALARIA_ASSIGN_OR_RETURN(SecretMemory input, SecretMemory::Create(input_bytes, strict ? LockPolicy::kRequire : LockPolicy::kWarnIfImpossible));
+  TALARIA_ASSIGN_OR_RETURN(
+      SecretMemory input,
+      SecretMemory::Create(input_bytes,
+                           strict ? LockPolicy::kRequire : LockPolicy::kWarnIfImpossible));
 
   TALARIA_ASSIGN_OR_RETURN(const std::filesystem::path path, Absolute(options.program));
   TALARIA_ASSIGN_OR_RETURN(const std::filesystem::path plugin, Absolute(options.plugin));
@@ -151,17 +168,22 @@ Result<std::unique_ptr<EngineHost>> EngineHost::Start(const MaskedModel& model, 
   program.path = path;
   program.arguments = std::move(options.arguments);
   program.environment = {{"GGML_BACKEND_PATH", plugin}, {"GGML_NO_BACKTRACE", "1"}};
-  for (auto& variable : options.extra_environment) program.environment.push_back(std::move(variable));
-  program.descriptors = {{channel->shared_memory_fd(), engine::kSharedMemoryFd}, {channel->child_socket_fd(), engine::kSocketFd}};
-  if (model.skeleton.valid()) program.descriptors.emplace_back(model.skeleton.get(), engine::kSkeletonFd);
-  // llama.cpp looks for back ends in the working directory, so it is the one that the program itself comes from.
+  for (auto& variable : options.extra_environment)
+    program.environment.push_back(std::move(variable));
+  program.descriptors = {{channel->shared_memory_fd(), engine::kSharedMemoryFd},
+                         {channel->child_socket_fd(), engine::kSocketFd}};
+  if (model.skeleton.valid())
+    program.descriptors.emplace_back(model.skeleton.get(), engine::kSkeletonFd);
+  // llama.cpp looks for back ends in the working directory, so it is the one that the program
+  // itself comes from.
   program.working_directory = path.parent_path();
   program.keep_output = options.keep_output;
   program.sandbox = options.sandbox;
   program.sandbox_policy = options.sandbox_policy;
   TALARIA_ASSIGN_OR_RETURN(const pid_t pid, launcher.Start(program));
   (void)pid;
-  auto host = std::make_unique<Host>(session, launcher, description, std::move(channel), std::move(input));
+  auto host =
+      std::make_unique<Host>(session, launcher, description, std::move(channel), std::move(input));
   host->StartServing();
   return std::unique_ptr<EngineHost>(std::move(host));
 }

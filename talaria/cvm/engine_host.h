@@ -15,9 +15,9 @@
 namespace talaria::cvm {
 
 struct EngineOptions {
-  std::string program;                  // llama-server, or any llama.cpp program in the laboratory
-  std::vector<std::string> arguments;   // complete
-  std::string plugin;                   // libggml-talaria.so
+  std::string program;                 // llama-server, or any llama.cpp program in the laboratory
+  std::vector<std::string> arguments;  // complete
+  std::string plugin;                  // libggml-talaria.so
   std::vector<std::pair<std::string, std::string>> extra_environment;  // laboratory only
   bool keep_output = false;
   bool sandbox = true;
@@ -26,16 +26,20 @@ struct EngineOptions {
 
 engine::ChannelModel DescribeModel(const model::Manifest& manifest);
 
-// Runs one child to its end. Threads: one serves the channel. The session is poisoned when the child breaks the protocol or
-// reports that something happened that must never happen; a child that merely ends leaves it alive.
+// Runs one child to its end. Threads: one serves the channel. The session is poisoned when the
+// child breaks the protocol or reports that something happened that must never happen; a child that
+// merely ends leaves it alive.
 class EngineHost {
  public:
-  static Result<std::unique_ptr<EngineHost>> Start(const MaskedModel& model, Session& session, Launcher& launcher, EngineOptions options);
-  // Kills the child. A call that is being served ends first: stop the link and the masks before, if they may block.
+  static Result<std::unique_ptr<EngineHost>> Start(const MaskedModel& model, Session& session,
+                                                   Launcher& launcher, EngineOptions options);
+  // Kills the child. A call that is being served ends first: stop the link and the masks before, if
+  // they may block.
   virtual ~EngineHost() = default;
-  virtual bool all_matrices_landed() const = 0;    // the plug-in reported it
-  virtual bool running() const = 0;                // until the child has ended or was given up (noticed within 0.1 s)
-  virtual Result<int> Wait(int timeout_ms) = 0;    // as Launcher::Wait
+  virtual bool all_matrices_landed() const = 0;  // the plug-in reported it
+  virtual bool running()
+      const = 0;  // until the child has ended or was given up (noticed within 0.1 s)
+  virtual Result<int> Wait(int timeout_ms) = 0;  // as Launcher::Wait
   virtual void Kill() = 0;
 };
 

@@ -20,7 +20,9 @@ namespace {
 // No masks: the session under this test does not draw any.
 class NoMasks final : public MaskSource {
  public:
-  Status Draw(uint32_t, uint32_t, std::vector<RowTicket>&) override { return Status(Code::kCancelled, "no masks"); }
+  Status Draw(uint32_t, uint32_t, std::vector<RowTicket>&) override {
+    return Status(Code::kCancelled, "no masks");
+  }
   MaskStats stats() const override { return {}; }
   void Poison() override {}
 };
@@ -29,18 +31,20 @@ class NoMasks final : public MaskSource {
 class ScriptedSession final : public Session {
  public:
   using Session::Session;
-  Result<MultiplyResult> Multiply(uint32_t group, uint32_t rows, const float* x, size_t x_stride, std::span<float* const> outputs) override {
+  Result<MultiplyResult> Multiply(uint32_t group, uint32_t rows, const float* x, size_t x_stride,
+                                  std::span<float* const> outputs) override {
     flushes_ = (_mm_getcsr() & 0x8040) == 0x8040;
     ++calls_;
     if (answer_ != Code::kOk) return Status(answer_, "scripted");
     const uint32_t d = group == 0 ? 8 : 16;
     EXPECT_EQ(x_stride, d);
     EXPECT_EQ(outputs.size(), group == 0 ? 2u : 1u);
-    for (uint32_t i = 0; i < rows * d && calls_ > 1; ++i) EXPECT_EQ(x[i], static_cast<float>(i % d));
+    for (uint32_t i = 0; i < rows * d; ++i) EXPECT_EQ(x[i], static_cast<float>(i % d));
     for (size_t m = 0; m < outputs.size(); ++m) {
       const uint32_t o = group == 1 ? 20 : m == 0 ? 5 : 7;
       for (uint32_t r = 0; r < rows; ++r) {
-        for (uint32_t j = 0; j < o; ++j) outputs[m][r * o + j] = static_cast<float>(1000 * group + 100 * m + r);
+        for (uint32_t j = 0; j < o; ++j)
+          outputs[m][r * o + j] = static_cast<float>(1000 * group + 100 * m + r);
       }
     }
     return MultiplyResult{finite_};
@@ -82,7 +86,8 @@ class EngineHostTest : public testing::Test {
     return host.ok() ? std::move(*host) : nullptr;
   }
   static void Eventually(const std::function<bool()>& condition) {
-    for (int i = 0; i < 1000 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    for (int i = 0; i < 1000 && !condition(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
     EXPECT_TRUE(condition());
   }
   // A process of one thread when the launcher is made: so it is the first.
@@ -119,8 +124,10 @@ TEST_F(EngineHostTest, MapsErrors) {
   const struct {
     Code code;
     engine::CallStatus status;
-  } cases[] = {{Code::kUnavailable, engine::CallStatus::kFailed}, {Code::kSessionEnded, engine::CallStatus::kEnded},
-               {Code::kCancelled, engine::CallStatus::kEnded},    {Code::kInternal, engine::CallStatus::kEnded}};
+  } cases[] = {{Code::kUnavailable, engine::CallStatus::kFailed},
+               {Code::kSessionEnded, engine::CallStatus::kEnded},
+               {Code::kCancelled, engine::CallStatus::kEnded},
+               {Code::kInternal, engine::CallStatus::kEnded}};
   for (const auto& c : cases) {
     session_->answer_ = c.code;
     auto host = Start({"status", std::to_string(static_cast<int>(c.status))});
@@ -153,7 +160,9 @@ TEST_F(EngineHostTest, ABrokenProtocolEndsTheSessionAndTheChild) {
 TEST_F(EngineHostTest, TheSkeletonIsInheritedReadOnly) {
   model_.skeleton = Fd(memfd_create("skeleton", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   ASSERT_EQ(write(model_.skeleton.get(), "skeleton", 8), 8);
-  ASSERT_EQ(fcntl(model_.skeleton.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL), 0);
+  ASSERT_EQ(fcntl(model_.skeleton.get(), F_ADD_SEALS,
+                  F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL),
+            0);
   auto host = Start({"skeleton"});
   ASSERT_NE(host, nullptr);
   EXPECT_EQ(host->Wait(20000).value(), 0);
@@ -175,7 +184,8 @@ TEST_F(EngineHostTest, AProgramThatDoesNotExist) {
   options.sandbox_policy = SandboxPolicy::kWarnIfImpossible;
   EXPECT_EQ(EngineHost::Start(model_, *session_, *launcher_, options).status().code(), Code::kIo);
   options.program.clear();
-  EXPECT_EQ(EngineHost::Start(model_, *session_, *launcher_, options).status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(EngineHost::Start(model_, *session_, *launcher_, options).status().code(),
+            Code::kInvalidArgument);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What engine_host_test starts in place of llama-server: the child's end of the channel with a script, without ggml. Exits with 0
-// when everything was as the script expects.
+// What engine_host_test starts in place of llama-server: the child's end of the channel with a
+// script, without ggml. Exits with 0 when everything was as the script expects.
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,9 @@
 #include "talaria/engine/hardening.h"
 #include "talaria/engine/shared_region.h"
 
-extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() { return "detect_leaks=0"; }
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
+  return "detect_leaks=0";
+}
 
 namespace {
 
@@ -29,7 +31,9 @@ int main(int argc, char** argv) {
   Require(client.ok(), 10);
   ChannelClient& channel = **client;
   if (channel.harden()) Require(HardenProcess().ok(), 11);
-  Require(getenv("GGML_NO_BACKTRACE") != nullptr && getenv("GGML_BACKEND_PATH") != nullptr && getenv("HOME") == nullptr, 12);
+  Require(getenv("GGML_NO_BACKTRACE") != nullptr && getenv("GGML_BACKEND_PATH") != nullptr &&
+              getenv("HOME") == nullptr,
+          12);
 
   if (script == "multiply") {
     channel.Notify(ChildEvent::kAllMatricesLanded);
@@ -42,12 +46,17 @@ int main(int argc, char** argv) {
         for (uint32_t m = 0; m < channel.model().groups[g].members.size(); ++m) {
           const uint32_t o = channel.model().groups[g].members[m].o;
           for (uint32_t r = 0; r < rows; ++r) {
-            for (uint32_t j = 0; j < o; ++j) Require(channel.Output(g, rows, m)[r * o + j] == static_cast<float>(1000 * g + 100 * m + r), 21);
+            for (uint32_t j = 0; j < o; ++j)
+              Require(channel.Output(g, rows, m)[r * o + j] ==
+                          static_cast<float>(1000 * g + 100 * m + r),
+                      21);
           }
         }
       }
     }
   } else if (script == "status") {
+    for (uint32_t i = 0; i < channel.model().groups[0].d; ++i)
+      channel.Input()[i] = static_cast<float>(i);
     Require(static_cast<int>(channel.Call(0, 1)) == atoi(argv[2]), 22);
   } else if (script == "refuse") {
     channel.Notify(ChildEvent::kRefused);

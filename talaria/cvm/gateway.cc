@@ -31,7 +31,9 @@ struct Listening {
   std::string path;  // of a Unix socket: ours to remove
 };
 
-Status Failed(const std::string& what, int error) { return Status(Code::kIo, what + ": " + std::strerror(error)); }
+Status Failed(const std::string& what, int error) {
+  return Status(Code::kIo, what + ": " + std::strerror(error));
+}
 
 // Removes a Unix socket that nobody listens on.
 Status RemoveStale(const std::string& path, const GenericEndpoint& address) {
@@ -40,14 +42,18 @@ Status RemoveStale(const std::string& path, const GenericEndpoint& address) {
   if (!S_ISSOCK(info.st_mode)) return Status(Code::kIo, path + ": exists and is not a socket");
   const Fd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!probe.valid()) return Failed("socket", errno);
-  if (connect(probe.get(), address.data(), static_cast<socklen_t>(address.size())) == 0 || errno == EAGAIN) return Status(Code::kIo, path + ": in use");
+  if (connect(probe.get(), address.data(), static_cast<socklen_t>(address.size())) == 0 ||
+      errno == EAGAIN)
+    return Status(Code::kIo, path + ": in use");
   if (errno != ECONNREFUSED) return Failed(path, errno);
   return unlink(path.c_str()) == 0 || errno == ENOENT ? OkStatus() : Failed(path, errno);
 }
 
 Result<Listening> Listen(const std::string& text) {
   TALARIA_ASSIGN_OR_RETURN(wire::Endpoint endpoint, wire::Endpoint::Parse(text));
-  if (!endpoint.IsLocal()) return Status(Code::kInvalidArgument, text + ": the front listens on Unix sockets and loopback addresses only");
+  if (!endpoint.IsLocal())
+    return Status(Code::kInvalidArgument,
+                  text + ": the front listens on Unix sockets and loopback addresses only");
   const bool is_unix = endpoint.kind == wire::Endpoint::Kind::kUnix;
   GenericEndpoint address;
   if (is_unix) {
@@ -61,7 +67,9 @@ Result<Listening> Listen(const std::string& text) {
   }
   const int family = address.protocol().family();
   const auto size = static_cast<socklen_t>(address.size());
-  Listening out{.socket = Fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)), .address = endpoint.ToString(), .path = {}};
+  Listening out{.socket = Fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)),
+                .address = endpoint.ToString(),
+                .path = {}};
   if (!out.socket.valid()) return Failed("socket", errno);
   if (!is_unix) {
     const int one = 1;
@@ -72,16 +80,19 @@ Result<Listening> Listen(const std::string& text) {
     TALARIA_RETURN_IF_ERROR(RemoveStale(endpoint.path, address));
     bound = bind(out.socket.get(), address.data(), size);
   }
-  if (bound != 0) return errno == EADDRINUSE ? Status(Code::kIo, text + ": in use") : Failed(text, errno);
+  if (bound != 0)
+    return errno == EADDRINUSE ? Status(Code::kIo, text + ": in use") : Failed(text, errno);
   if (is_unix) {
     out.path = endpoint.path;
     // Nobody can connect before listen(), so a wider mode set by bind() was of no use to anybody.
     if (chmod(out.path.c_str(), 0600) != 0) return Failed(text, errno);
   } else {
     socklen_t length = static_cast<socklen_t>(address.capacity());
-    if (getsockname(out.socket.get(), address.data(), &length) != 0) return Failed("getsockname", errno);
+    if (getsockname(out.socket.get(), address.data(), &length) != 0)
+      return Failed("getsockname", errno);
     // sin_port and sin6_port have the same place.
-    endpoint.port = std::to_string(ntohs(reinterpret_cast<const sockaddr_in*>(address.data())->sin_port));
+    endpoint.port =
+        std::to_string(ntohs(reinterpret_cast<const sockaddr_in*>(address.data())->sin_port));
     out.address = endpoint.ToString();
   }
   if (listen(out.socket.get(), kBacklog) != 0) return Failed(text, errno);
@@ -91,7 +102,10 @@ Result<Listening> Listen(const std::string& text) {
 class GatewayImpl final : public Gateway {
  public:
   GatewayImpl(GatewayOptions options, Listening listening)
-      : options_(std::move(options)), address_(std::move(listening.address)), path_(std::move(listening.path)), listener_(io_, listening.socket.release()),
+      : options_(std::move(options)),
+        address_(std::move(listening.address)),
+        path_(std::move(listening.path)),
+        listener_(io_, listening.socket.release()),
         pause_(io_) {}
 
   ~GatewayImpl() override {
@@ -119,10 +133,13 @@ class GatewayImpl final : public Gateway {
   }
 
   void Accept() {
-    const int fd = accept4(listener_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    const int fd =
+        accept4(listener_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0) {
-      if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM) return AwaitClient();  // that client is gone
-      pause_.expires_after(std::chrono::milliseconds(100));  // out of descriptors: the connection stays in the queue
+      if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
+        return AwaitClient();  // that client is gone
+      pause_.expires_after(
+          std::chrono::milliseconds(100));  // out of descriptors: the connection stays in the queue
       pause_.async_wait([this](Error error) {
         if (!error) AwaitClient();
       });
@@ -147,7 +164,9 @@ class GatewayImpl final : public Gateway {
     }
     StreamSocket socket(io_);
     Error error;
-    socket.assign(net::generic::stream_protocol(name.ss_family, name.ss_family == AF_UNIX ? 0 : IPPROTO_TCP), fd.get(), error);
+    socket.assign(
+        net::generic::stream_protocol(name.ss_family, name.ss_family == AF_UNIX ? 0 : IPPROTO_TCP),
+        fd.get(), error);
     if (error) return;
     (void)fd.release();
     ServeConnection(io_, std::move(socket), options_, &open_connections_);
@@ -166,7 +185,8 @@ class GatewayImpl final : public Gateway {
 Result<std::unique_ptr<Gateway>> Gateway::Create(GatewayOptions options) {
   TALARIA_CHECK(options.ready != nullptr);
   TALARIA_ASSIGN_OR_RETURN(Listening listening, Listen(options.listen));
-  return std::unique_ptr<Gateway>(std::make_unique<GatewayImpl>(std::move(options), std::move(listening)));
+  return std::unique_ptr<Gateway>(
+      std::make_unique<GatewayImpl>(std::move(options), std::move(listening)));
 }
 
 }  // namespace talaria::cvm

@@ -1,11 +1,14 @@
-// The HTTP front inside the CVM: passes a fixed list of routes to llama-server over its Unix socket, streams answers through,
-// strips what must not pass, and answers /healthz and /readyz itself. Plain HTTP until attested channels exist (doc/http.md).
+// The HTTP front inside the CVM: passes a fixed list of routes to llama-server over its Unix
+// socket, streams answers through, strips what must not pass, and answers /healthz and /readyz
+// itself. Plain HTTP until attested channels exist (doc/http.md).
 //
-//   client --> gateway_connection: parse, limits, time-outs --> gateway_filter: routes, fields --> a new request of its own
-//   client <-- status, content type, body piece by piece     <-- llama-server's socket
+//   client --> gateway_connection: parse, limits, time-outs --> gateway_filter: routes, fields -->
+//   a new request of its own client <-- status, content type, body piece by piece     <--
+//   llama-server's socket
 //
-// A request is parsed and made anew: no header of a client reaches llama-server (X-Conversation-Id would keep the answer for
-// anybody to fetch), and none of llama-server's but Content-Type reaches a client. Nothing of a request is ever logged.
+// A request is parsed and made anew: no header of a client reaches llama-server (X-Conversation-Id
+// would keep the answer for anybody to fetch), and none of llama-server's but Content-Type reaches
+// a client. Nothing of a request is ever logged.
 #ifndef TALARIA_CVM_GATEWAY_H_
 #define TALARIA_CVM_GATEWAY_H_
 
@@ -18,35 +21,41 @@
 namespace talaria::cvm {
 
 struct GatewayOptions {
-  std::string listen = {};       // unix:PATH or HOST:PORT, local only while the TEE is simulated
+  std::string listen = {};  // unix:PATH or HOST:PORT, local only while the TEE is simulated
   std::string upstream_socket = {};  // llama-server's
   uint32_t max_body_bytes = 8u << 20;
   int max_connections = 64;
-  bool prompt_cache = false;     // otherwise `cache_prompt` is forced to false in every request
-  std::function<bool()> ready = {};  // thread-safe: whether requests may pass; false -> 503 and /readyz 503
-  std::function<std::string()> stage = {};  // thread-safe: a fixed word for /readyz while not ready; may be empty
+  bool prompt_cache = false;  // otherwise `cache_prompt` is forced to false in every request
+  std::function<bool()> ready =
+      {};  // thread-safe: whether requests may pass; false -> 503 and /readyz 503
+  std::function<std::string()> stage =
+      {};  // thread-safe: a fixed word for /readyz while not ready; may be empty
 
   // All in milliseconds. A client that is slower is disconnected.
-  int header_timeout_ms = 10'000;       // from the first byte of a request to the end of its header
-  int body_timeout_ms = 60'000;         // for the whole body
-  int idle_timeout_ms = 75'000;         // between the requests of a connection
-  int write_timeout_ms = 30'000;        // for one piece of an answer to be taken
-  int answer_timeout_ms = 3'600'000;    // llama-server's silence: a long prompt, or waiting for a slot
+  int header_timeout_ms = 10'000;  // from the first byte of a request to the end of its header
+  int body_timeout_ms = 60'000;    // for the whole body
+  int idle_timeout_ms = 75'000;    // between the requests of a connection
+  int write_timeout_ms = 30'000;   // for one piece of an answer to be taken
+  int answer_timeout_ms =
+      3'600'000;  // llama-server's silence: a long prompt, or waiting for a slot
 };
 
 class Gateway {
  public:
-  // Listens. kInvalidArgument (not a local address), kIo (address in use; a stale Unix socket is replaced).
+  // Listens. kInvalidArgument (not a local address), kIo (address in use; a stale Unix socket is
+  // replaced).
   static Result<std::unique_ptr<Gateway>> Create(GatewayOptions options);
-  virtual ~Gateway() = default;           // removes the Unix socket
-  virtual Status Run() = 0;               // in one thread, until Stop(); open connections are cut then
-  virtual void Stop() = 0;                // any thread
-  virtual std::string address() const = 0;  // as clients write it, with the port that was chosen for port 0
+  virtual ~Gateway() = default;  // removes the Unix socket
+  virtual Status Run() = 0;      // in one thread, until Stop(); open connections are cut then
+  virtual void Stop() = 0;       // any thread
+  virtual std::string address()
+      const = 0;  // as clients write it, with the port that was chosen for port 0
 };
 
 // Whether llama-server answers on its socket and has loaded its model. kUnavailable.
 Status ProbeHealth(const std::string& upstream_socket, int timeout_ms);
-// One completion of one token through llama-server's socket, to prove that the whole chain works. kUnavailable, kInternal.
+// One completion of one token through llama-server's socket, to prove that the whole chain works.
+// kUnavailable, kInternal.
 Status ProbeCompletion(const std::string& upstream_socket, int timeout_ms);
 
 }  // namespace talaria::cvm

@@ -28,8 +28,8 @@ using std::chrono::milliseconds;
 constexpr uint32_t kMaxHeaderBytes = 16 << 10;
 constexpr size_t kPieceBytes = 16 << 10;
 constexpr int kConnectTimeoutMs = 5'000;
-constexpr int kLingerMs = 1'000;              // for a client to take the last answer before the socket closes
-constexpr size_t kMaxLingerBytes = 1 << 20;   // of a refused body that are still swallowed
+constexpr int kLingerMs = 1'000;  // for a client to take the last answer before the socket closes
+constexpr size_t kMaxLingerBytes = 1 << 20;  // of a refused body that are still swallowed
 
 struct Problem {
   http::status status;
@@ -39,15 +39,18 @@ struct Problem {
 
 const char* ErrorType(http::status status) {
   switch (http::to_status_class(status)) {
-    case http::status_class::client_error: return status == http::status::not_found ? "not_found_error" : "invalid_request_error";
-    default: return "unavailable_error";
+    case http::status_class::client_error:
+      return status == http::status::not_found ? "not_found_error" : "invalid_request_error";
+    default:
+      return "unavailable_error";
   }
 }
 
 // Both OpenAI's and Anthropic's clients find their shape in it.
 std::string ErrorJson(http::status status, std::string_view message) {
-  return std::string(R"({"type":"error","error":{"code":)") + std::to_string(static_cast<unsigned>(status)) + R"(,"message":")" +
-         std::string(message) + R"(","type":")" + ErrorType(status) + R"("}})";
+  return std::string(R"({"type":"error","error":{"code":)") +
+         std::to_string(static_cast<unsigned>(status)) + R"(,"message":")" + std::string(message) +
+         R"(","type":")" + ErrorType(status) + R"("}})";
 }
 
 template <class Message>
@@ -74,8 +77,12 @@ bool IsJson(beast::string_view content_type) {
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(net::io_context& io, StreamSocket socket, const GatewayOptions& options, int* open_connections)
-      : io_(io), options_(options), open_connections_(open_connections), client_(std::move(socket)) {
+  Connection(net::io_context& io, StreamSocket socket, const GatewayOptions& options,
+             int* open_connections)
+      : io_(io),
+        options_(options),
+        open_connections_(open_connections),
+        client_(std::move(socket)) {
     ++*open_connections_;
   }
   ~Connection() { --*open_connections_; }
@@ -115,24 +122,31 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (error) return OnReadError(error);
     keep_alive_ = request_->get().keep_alive();
     const auto& header = request_->get();
-    const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
+    const auto view = [](beast::string_view text) {
+      return std::string_view(text.data(), text.size());
+    };
     const std::string_view method = view(header.method_string()), target = view(header.target());
-    if (target == "/healthz" || target == "/readyz") return AnswerProbe(method, target == "/readyz");
+    if (target == "/healthz" || target == "/readyz")
+      return AnswerProbe(method, target == "/readyz");
 
     const RouteMatch match = FindRoute(method, target);
     if (!match.path_exists) return Refuse({http::status::not_found, "There is no such route."});
     if (!match.route) {
-      return Refuse({http::status::method_not_allowed, "The route has another method.", method == "GET" || method == "HEAD" ? "POST" : "GET, POST"});
+      return Refuse({http::status::method_not_allowed, "The route has another method.",
+                     method == "GET" || method == "HEAD" ? "POST" : "GET, POST"});
     }
     route_ = match.route;
-    if (!options_.ready()) return Refuse({http::status::service_unavailable, "The model is not ready."});
+    if (!options_.ready())
+      return Refuse({http::status::service_unavailable, "The model is not ready."});
     if (route_->body == BodyKind::kNone) {
-      if (!request_->is_done()) return Refuse({http::status::bad_request, "The route takes no body."});
+      if (!request_->is_done())
+        return Refuse({http::status::bad_request, "The route takes no body."});
       return Forward({});
     }
     // Only what no web page can send across origins without asking.
     if (!IsJson(header[http::field::content_type])) {
-      return Refuse({http::status::unsupported_media_type, "The content type must be application/json."});
+      return Refuse(
+          {http::status::unsupported_media_type, "The content type must be application/json."});
     }
     client_.expires_after(milliseconds(options_.body_timeout_ms));
     if (beast::iequals(header[http::field::expect], "100-continue") && !request_->is_done()) {
@@ -152,25 +166,35 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void OnBody(Error error, size_t) {
     if (error) return OnReadError(error);
-    Result<std::string> body = FilterBody(route_->body, request_->get().body(), {.prompt_cache = options_.prompt_cache});
+    Result<std::string> body =
+        FilterBody(route_->body, request_->get().body(), {.prompt_cache = options_.prompt_cache});
     request_->get().body() = {};
-    if (!body.ok()) return Answer(JsonResponse(http::status::bad_request, ErrorJson(http::status::bad_request, body.status().message())));
+    if (!body.ok())
+      return Answer(JsonResponse(http::status::bad_request,
+                                 ErrorJson(http::status::bad_request, body.status().message())));
     Forward(std::move(*body));
   }
 
   void OnReadError(Error error) {
-    if (error == http::error::body_limit) return Refuse({http::status::payload_too_large, "The body is too large."});
-    if (error == http::error::header_limit) return Refuse({http::status::request_header_fields_too_large, "The header is too large."});
-    if (error == beast::error::timeout || error == http::error::end_of_stream || error == http::error::partial_message) return Close();
-    if (error.category() == make_error_code(http::error::end_of_stream).category()) return Refuse({http::status::bad_request, "This is not HTTP/1.1."});
+    if (error == http::error::body_limit)
+      return Refuse({http::status::payload_too_large, "The body is too large."});
+    if (error == http::error::header_limit)
+      return Refuse({http::status::request_header_fields_too_large, "The header is too large."});
+    if (error == beast::error::timeout || error == http::error::end_of_stream ||
+        error == http::error::partial_message)
+      return Close();
+    if (error.category() == make_error_code(http::error::end_of_stream).category())
+      return Refuse({http::status::bad_request, "This is not HTTP/1.1."});
     Close();
   }
 
   // --- Answers of our own.
 
   void AnswerProbe(std::string_view method, bool readiness) {
-    if (method != "GET") return Refuse({http::status::method_not_allowed, "The route has another method.", "GET"});
-    if (!request_->is_done()) return Refuse({http::status::bad_request, "The route takes no body."});
+    if (method != "GET")
+      return Refuse({http::status::method_not_allowed, "The route has another method.", "GET"});
+    if (!request_->is_done())
+      return Refuse({http::status::bad_request, "The route takes no body."});
     if (!readiness) return Answer(JsonResponse(http::status::ok, R"({"status":"ok"})"));
     if (options_.ready()) return Answer(JsonResponse(http::status::ok, R"({"ready":true})"));
     std::string body = R"({"ready":false)";
@@ -203,7 +227,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // --- llama-server's answer. Each exchange has a connection of its own, which closing cancels.
 
   void Forward(std::string body) {
-    forwarded_.emplace(http::string_to_verb({route_->method.data(), route_->method.size()}), beast::string_view(route_->path.data(), route_->path.size()), 11);
+    forwarded_.emplace(http::string_to_verb({route_->method.data(), route_->method.size()}),
+                       beast::string_view(route_->path.data(), route_->path.size()), 11);
     forwarded_->set(http::field::host, "localhost");
     forwarded_->set(http::field::accept, "*/*");
     if (route_->body != BodyKind::kNone) {
@@ -216,7 +241,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     forwarding_ = true;
     WatchClient();
     upstream_->expires_after(milliseconds(kConnectTimeoutMs));
-    upstream_->async_connect(net::local::stream_protocol::endpoint(options_.upstream_socket), Then(&Connection::OnConnected));
+    upstream_->async_connect(net::local::stream_protocol::endpoint(options_.upstream_socket),
+                             Then(&Connection::OnConnected));
   }
 
   void OnConnected(Error error) {
@@ -230,9 +256,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (error) return OnUpstreamLost();
     upstream_received_.clear();
     response_.emplace();
-    response_->body_limit(std::numeric_limits<uint64_t>::max());  // boost::none means 0 in Boost 1.74
+    response_->body_limit(
+        std::numeric_limits<uint64_t>::max());  // boost::none means 0 in Boost 1.74
     upstream_->expires_after(milliseconds(options_.answer_timeout_ms));
-    http::async_read_header(*upstream_, upstream_received_, *response_, Then(&Connection::OnResponseHeader));
+    http::async_read_header(*upstream_, upstream_received_, *response_,
+                            Then(&Connection::OnResponseHeader));
   }
 
   void OnResponseHeader(Error error, size_t) {
@@ -277,7 +305,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   void OnPiece(Error error, size_t) {
-    if (error && error != http::error::need_buffer) return Close();  // the missing end tells the client
+    if (error && error != http::error::need_buffer)
+      return Close();  // the missing end tells the client
     const size_t size = piece_.size() - response_->get().body().size;
     if (size == 0) return ReadPiece();
     client_.expires_after(milliseconds(options_.write_timeout_ms));
@@ -312,7 +341,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void OnUpstreamLost() {
     if (closed_) return;
     CloseUpstream();
-    Answer(JsonResponse(http::status::bad_gateway, ErrorJson(http::status::bad_gateway, "The engine did not answer.")));
+    Answer(JsonResponse(http::status::bad_gateway,
+                        ErrorJson(http::status::bad_gateway, "The engine did not answer.")));
   }
 
   // --- The client may leave while llama-server computes; then the computation is to stop.
@@ -386,14 +416,17 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
 }  // namespace
 
-void ServeConnection(net::io_context& io, StreamSocket socket, const GatewayOptions& options, int* open_connections) {
+void ServeConnection(net::io_context& io, StreamSocket socket, const GatewayOptions& options,
+                     int* open_connections) {
   std::make_shared<Connection>(io, std::move(socket), options, open_connections)->Start();
 }
 
 std::string OverloadedAnswer() {
   const std::string body = ErrorJson(http::status::service_unavailable, "Too many connections.");
-  return "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 1\r\n"
-         "Connection: close\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  return "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; "
+         "charset=utf-8\r\nCache-Control: no-store\r\nRetry-After: 1\r\n"
+         "Connection: close\r\nContent-Length: " +
+         std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
 }  // namespace talaria::cvm

@@ -1,5 +1,5 @@
-// One client's connection: read a request, judge it, relay the answer, and again. Internal to the gateway; everything runs in
-// the one thread of its io_context.
+// One client's connection: read a request, judge it, relay the answer, and again. Internal to the
+// gateway; everything runs in the one thread of its io_context.
 #ifndef TALARIA_CVM_GATEWAY_CONNECTION_H_
 #define TALARIA_CVM_GATEWAY_CONNECTION_H_
 
@@ -14,11 +14,14 @@ namespace talaria::cvm {
 
 // With a concrete executor: half the code and compile time of the type-erased one.
 using StreamExecutor = boost::asio::io_context::executor_type;
-using StreamSocket = boost::asio::basic_stream_socket<boost::asio::generic::stream_protocol, StreamExecutor>;
+using StreamSocket =
+    boost::asio::basic_stream_socket<boost::asio::generic::stream_protocol, StreamExecutor>;
 
-// Serves `socket` until it closes; keeps itself alive by its pending operations. `*open_connections` is counted up now and
-// down at the end. `options` and the counter outlive `io`'s handlers.
-void ServeConnection(boost::asio::io_context& io, StreamSocket socket, const GatewayOptions& options, int* open_connections);
+// Serves `socket` until it closes; keeps itself alive by its pending operations.
+// `*open_connections` is counted up now and down at the end. `options` and the counter outlive
+// `io`'s handlers.
+void ServeConnection(boost::asio::io_context& io, StreamSocket socket,
+                     const GatewayOptions& options, int* open_connections);
 
 // A whole answer for a client that is one too many.
 std::string OverloadedAnswer();

@@ -10,7 +10,8 @@
 namespace talaria::cvm {
 namespace {
 
-// The order of keys matters to JSON schemas (it becomes the order of the answer's fields), so objects keep theirs.
+// The order of keys matters to JSON schemas (it becomes the order of the answer's fields), so
+// objects keep theirs.
 using Json = nlohmann::ordered_json;
 
 constexpr Route kRoutes[] = {
@@ -29,62 +30,110 @@ constexpr Route kRoutes[] = {
     {"POST", "/apply-template", BodyKind::kChat},
 };
 
-// How the next token is chosen, how much is generated and what is reported about it: llama.cpp's names and OpenAI's.
+// How the next token is chosen, how much is generated and what is reported about it: llama.cpp's
+// names and OpenAI's.
 constexpr std::string_view kGenerationFields[] = {
-    "model", "stream", "stream_options", "sse_ping_interval", "return_progress", "timings_per_token", "return_tokens", "cache_prompt",
+    "model", "stream", "stream_options", "sse_ping_interval", "return_progress",
+    "timings_per_token", "return_tokens", "cache_prompt",
     // length
-    "max_tokens", "max_completion_tokens", "n_predict", "n", "n_cmpl", "n_indent", "n_keep", "n_discard", "t_max_predict_ms", "stop", "ignore_eos",
+    "max_tokens", "max_completion_tokens", "n_predict", "n", "n_cmpl", "n_indent", "n_keep",
+    "n_discard", "t_max_predict_ms", "stop", "ignore_eos",
     // sampling
-    "seed", "temperature", "top_k", "top_p", "min_p", "min_keep", "top_n_sigma", "typical_p", "xtc_probability", "xtc_threshold", "dynatemp_range",
-    "dynatemp_exponent", "repeat_last_n", "repeat_penalty", "frequency_penalty", "presence_penalty", "dry_multiplier", "dry_base",
-    "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers", "mirostat", "mirostat_tau", "mirostat_eta", "adaptive_target",
-    "adaptive_decay", "samplers", "logit_bias", "logprobs", "top_logprobs", "n_probs", "post_sampling_probs",
+    "seed", "temperature", "top_k", "top_p", "min_p", "min_keep", "top_n_sigma", "typical_p",
+    "xtc_probability", "xtc_threshold", "dynatemp_range", "dynatemp_exponent", "repeat_last_n",
+    "repeat_penalty", "frequency_penalty", "presence_penalty", "dry_multiplier", "dry_base",
+    "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers", "mirostat", "mirostat_tau",
+    "mirostat_eta", "adaptive_target", "adaptive_decay", "samplers", "logit_bias", "logprobs",
+    "top_logprobs", "n_probs", "post_sampling_probs",
     // constraints
     "grammar", "json_schema", "response_format"};
 
-constexpr std::string_view kChatFields[] = {
-    "messages", "tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
-    "reasoning_format", "reasoning_effort", "reasoning_budget_tokens", "reasoning_budget_message", "thinking_budget_tokens"};
+constexpr std::string_view kChatFields[] = {"messages",
+                                            "tools",
+                                            "tool_choice",
+                                            "parallel_tool_calls",
+                                            "chat_template_kwargs",
+                                            "add_generation_prompt",
+                                            "continue_final_message",
+                                            "reasoning_format",
+                                            "reasoning_effort",
+                                            "reasoning_budget_tokens",
+                                            "reasoning_budget_message",
+                                            "thinking_budget_tokens"};
 
 // echo, suffix and best_of pass so that llama-server can say that it does not have them.
 constexpr std::string_view kCompletionFields[] = {"prompt", "echo", "suffix", "best_of"};
 
-// previous_response_id passes for the same reason: an answer without the context that was meant would be wrong.
-constexpr std::string_view kResponsesFields[] = {"input", "instructions", "max_output_tokens", "reasoning", "text", "tools", "tool_choice",
-                                                 "parallel_tool_calls", "previous_response_id", "chat_template_kwargs"};
+// previous_response_id passes for the same reason: an answer without the context that was meant
+// would be wrong.
+constexpr std::string_view kResponsesFields[] = {"input",
+                                                 "instructions",
+                                                 "max_output_tokens",
+                                                 "reasoning",
+                                                 "text",
+                                                 "tools",
+                                                 "tool_choice",
+                                                 "parallel_tool_calls",
+                                                 "previous_response_id",
+                                                 "chat_template_kwargs"};
 
-constexpr std::string_view kMessagesFields[] = {"model", "messages", "system", "max_tokens", "stop_sequences", "stream", "temperature", "top_p",
-                                                "top_k", "tools", "tool_choice", "thinking", "chat_template_kwargs"};
+constexpr std::string_view kMessagesFields[] = {"model",
+                                                "messages",
+                                                "system",
+                                                "max_tokens",
+                                                "stop_sequences",
+                                                "stream",
+                                                "temperature",
+                                                "top_p",
+                                                "top_k",
+                                                "tools",
+                                                "tool_choice",
+                                                "thinking",
+                                                "chat_template_kwargs"};
 
-constexpr std::string_view kEmbeddingsFields[] = {"model", "input", "encoding_format", "dimensions", "embd_normalize"};
-constexpr std::string_view kRerankFields[] = {"model", "query", "documents", "texts", "top_n", "return_text"};
-constexpr std::string_view kTokenizeFields[] = {"content", "add_special", "parse_special", "with_pieces"};
+constexpr std::string_view kEmbeddingsFields[] = {"model", "input", "encoding_format", "dimensions",
+                                                  "embd_normalize"};
+constexpr std::string_view kRerankFields[] = {"model", "query", "documents",
+                                              "texts", "top_n", "return_text"};
+constexpr std::string_view kTokenizeFields[] = {"content", "add_special", "parse_special",
+                                                "with_pieces"};
 constexpr std::string_view kDetokenizeFields[] = {"tokens"};
 
 using FieldList = std::span<const std::string_view>;
 
-bool Contains(FieldList list, std::string_view name) { return std::find(list.begin(), list.end(), name) != list.end(); }
+bool Contains(FieldList list, std::string_view name) {
+  return std::find(list.begin(), list.end(), name) != list.end();
+}
 
 // The lists of a kind: generation fields and its own, or its own alone.
 std::array<FieldList, 2> FieldsOf(BodyKind kind) {
   switch (kind) {
-    case BodyKind::kNone: return {};
-    case BodyKind::kChat: return {kGenerationFields, kChatFields};
-    case BodyKind::kCompletion: return {kGenerationFields, kCompletionFields};
-    case BodyKind::kResponses: return {kGenerationFields, kResponsesFields};
-    case BodyKind::kMessages: return {kMessagesFields};
-    case BodyKind::kEmbeddings: return {kEmbeddingsFields};
-    case BodyKind::kRerank: return {kRerankFields};
-    case BodyKind::kTokenize: return {kTokenizeFields};
-    case BodyKind::kDetokenize: return {kDetokenizeFields};
+    case BodyKind::kNone:
+      return {};
+    case BodyKind::kChat:
+      return {kGenerationFields, kChatFields};
+    case BodyKind::kCompletion:
+      return {kGenerationFields, kCompletionFields};
+    case BodyKind::kResponses:
+      return {kGenerationFields, kResponsesFields};
+    case BodyKind::kMessages:
+      return {kMessagesFields};
+    case BodyKind::kEmbeddings:
+      return {kEmbeddingsFields};
+    case BodyKind::kRerank:
+      return {kRerankFields};
+    case BodyKind::kTokenize:
+      return {kTokenizeFields};
+    case BodyKind::kDetokenize:
+      return {kDetokenizeFields};
   }
   return {};
 }
 
 Status Refused(const char* why) { return Status(Code::kInvalidArgument, why); }
 
-// Counts what a parser would build, in one pass and without memory: brackets, colons and commas outside strings. Whether the
-// text is JSON at all is the parser's business.
+// Counts what a parser would build, in one pass and without memory: brackets, colons and commas
+// outside strings. Whether the text is JSON at all is the parser's business.
 Status CheckBounds(std::string_view text) {
   std::array<size_t, kMaxJsonDepth + 1> keys{};
   size_t depth = 0, values = 1;
@@ -92,12 +141,16 @@ Status CheckBounds(std::string_view text) {
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (in_string) {
-      if (c == '\\') ++i;
-      else if (c == '"') in_string = false;
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        in_string = false;
       continue;
     }
     switch (c) {
-      case '"': in_string = true; break;
+      case '"':
+        in_string = true;
+        break;
       case '{':
       case '[':
         if (++depth > kMaxJsonDepth) return Refused("The JSON body is nested too deeply.");
@@ -110,10 +163,14 @@ Status CheckBounds(std::string_view text) {
         --depth;
         break;
       case ':':
-        if (++keys[depth] > kMaxJsonObjectKeys) return Refused("An object of the JSON body has too many keys.");
+        if (++keys[depth] > kMaxJsonObjectKeys)
+          return Refused("An object of the JSON body has too many keys.");
         break;
-      case ',': ++values; break;
-      default: break;
+      case ',':
+        ++values;
+        break;
+      default:
+        break;
     }
     if (values > kMaxJsonValues) return Refused("The JSON body has too many values.");
   }

@@ -1,11 +1,14 @@
-// What of a request may reach llama-server: a fixed list of routes and, per route, a fixed list of top-level fields. Everything
-// that is not listed stays out. Pure functions; no request text ever appears in an error message.
+// What of a request may reach llama-server: a fixed list of routes and, per route, a fixed list of
+// top-level fields. Everything that is not listed stays out. Pure functions; no request text ever
+// appears in an error message.
 //
-// Left out on purpose, because they steer the server instead of the answer: slots (`id_slot`), prefix reuse (`n_cache_reuse`,
-// `cache_prompt` unless the configuration allows it), adapters (`lora`), speculation (`speculative.*`), what the server's own
-// chat layer passes to itself (`chat_format`, `chat_parser`, `grammar_triggers`, `preserved_tokens`, `message_delimiters`, ...),
-// and `verbose`. A field that is not listed is dropped without an error, because OpenAI clients send harmless extras (`user`,
-// `store`, `metadata`); what a client may rely on is listed in doc/http.md.
+// Left out on purpose, because they steer the server instead of the answer: slots (`id_slot`),
+// prefix reuse (`n_cache_reuse`, `cache_prompt` unless the configuration allows it), adapters
+// (`lora`), speculation (`speculative.*`), what the server's own chat layer passes to itself
+// (`chat_format`, `chat_parser`, `grammar_triggers`, `preserved_tokens`, `message_delimiters`,
+// ...), and `verbose`. A field that is not listed is dropped without an error, because OpenAI
+// clients send harmless extras (`user`, `store`, `metadata`); what a client may rely on is listed
+// in doc/http.md.
 #ifndef TALARIA_CVM_GATEWAY_FILTER_H_
 #define TALARIA_CVM_GATEWAY_FILTER_H_
 
@@ -18,7 +21,17 @@
 namespace talaria::cvm {
 
 // Which list of fields a route has.
-enum class BodyKind { kNone, kChat, kCompletion, kResponses, kMessages, kEmbeddings, kRerank, kTokenize, kDetokenize };
+enum class BodyKind {
+  kNone,
+  kChat,
+  kCompletion,
+  kResponses,
+  kMessages,
+  kEmbeddings,
+  kRerank,
+  kTokenize,
+  kDetokenize
+};
 
 struct Route {
   std::string_view method;  // "GET" or "POST"
@@ -32,7 +45,8 @@ struct RouteMatch {
   bool path_exists = false;      // the path exists with another method
 };
 
-// The query of `target` is ignored (clients append ?beta=true and the like; llama-server's listed routes read none).
+// The query of `target` is ignored (clients append ?beta=true and the like; llama-server's listed
+// routes read none).
 RouteMatch FindRoute(std::string_view method, std::string_view target);
 
 struct FilterOptions {
@@ -41,11 +55,13 @@ struct FilterOptions {
 
 // Bounds of a body, checked before anything is built from it.
 inline constexpr size_t kMaxJsonDepth = 64;
-inline constexpr size_t kMaxJsonValues = size_t{1} << 19;     // a prompt may be an array of tokens
-inline constexpr size_t kMaxJsonObjectKeys = 1024;            // llama.cpp's ordered objects are searched linearly
+inline constexpr size_t kMaxJsonValues = size_t{1} << 19;  // a prompt may be an array of tokens
+inline constexpr size_t kMaxJsonObjectKeys =
+    1024;  // llama.cpp's ordered objects are searched linearly
 
-// The body that llama-server is sent: the same JSON object with the listed fields only, in their order, re-encoded.
-// kInvalidArgument: not a JSON object in UTF-8, or out of bounds; the message is fixed text.
+// The body that llama-server is sent: the same JSON object with the listed fields only, in their
+// order, re-encoded. kInvalidArgument: not a JSON object in UTF-8, or out of bounds; the message is
+// fixed text.
 Result<std::string> FilterBody(BodyKind kind, std::string_view body, const FilterOptions& options);
 
 }  // namespace talaria::cvm

@@ -17,8 +17,9 @@ std::string Filtered(BodyKind kind, std::string_view body, bool prompt_cache = f
 }
 
 TEST(GatewayFilterTest, ListedRoutesAreFound) {
-  for (const char* path : {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens",
-                           "/v1/embeddings", "/v1/rerank", "/tokenize", "/detokenize", "/apply-template"}) {
+  for (const char* path : {"/v1/chat/completions", "/v1/completions", "/v1/responses",
+                           "/v1/messages", "/v1/messages/count_tokens", "/v1/embeddings",
+                           "/v1/rerank", "/tokenize", "/detokenize", "/apply-template"}) {
     const RouteMatch match = FindRoute("POST", path);
     ASSERT_NE(match.route, nullptr) << path;
     EXPECT_EQ(match.route->path, path);
@@ -36,10 +37,34 @@ TEST(GatewayFilterTest, TheQueryIsIgnored) {
 }
 
 TEST(GatewayFilterTest, EverythingElseDoesNotExist) {
-  for (const char* target : {"/", "", "*", "/slots", "/slots/0?action=save", "/props", "/lora-adapters", "/v1/stream", "/v1/stream?conv_id=1",
-                             "/v1/streams/lookup", "/v1/chat/completions/control", "/metrics", "/tools", "/cors-proxy", "/health", "/completion",
-                             "/infill", "/models/load", "/v1/chat/completions/", "//v1/models", "/v1/../slots", "/v1/models/../../slots",
-                             "/V1/models", "/v1%2fmodels", "/v1/models#x", "http://host/v1/models", "/v1/models/", "/v1/audio/transcriptions"}) {
+  for (const char* target : {"/",
+                             "",
+                             "*",
+                             "/slots",
+                             "/slots/0?action=save",
+                             "/props",
+                             "/lora-adapters",
+                             "/v1/stream",
+                             "/v1/stream?conv_id=1",
+                             "/v1/streams/lookup",
+                             "/v1/chat/completions/control",
+                             "/metrics",
+                             "/tools",
+                             "/cors-proxy",
+                             "/health",
+                             "/completion",
+                             "/infill",
+                             "/models/load",
+                             "/v1/chat/completions/",
+                             "//v1/models",
+                             "/v1/../slots",
+                             "/v1/models/../../slots",
+                             "/V1/models",
+                             "/v1%2fmodels",
+                             "/v1/models#x",
+                             "http://host/v1/models",
+                             "/v1/models/",
+                             "/v1/audio/transcriptions"}) {
     for (const char* method : {"GET", "POST", "DELETE"}) {
       const RouteMatch match = FindRoute(method, target);
       EXPECT_EQ(match.route, nullptr) << method << " " << target;
@@ -49,18 +74,46 @@ TEST(GatewayFilterTest, EverythingElseDoesNotExist) {
 }
 
 TEST(GatewayFilterTest, KeepsWhatTheAnswerDependsOnInItsOrder) {
-  EXPECT_EQ(Filtered(BodyKind::kChat, R"({"messages":[{"role":"user","content":"hi"}],"model":"m","tools":[{"b":1,"a":2}],"seed":18446744073709551615,"top_p":0.1,"response_format":{"type":"json_schema"}})"),
-            R"({"messages":[{"role":"user","content":"hi"}],"model":"m","tools":[{"b":1,"a":2}],"seed":18446744073709551615,"top_p":0.1,"response_format":{"type":"json_schema"},"cache_prompt":false})");
-  EXPECT_EQ(Filtered(BodyKind::kTokenize, R"({"content":"a","add_special":true})"), R"({"content":"a","add_special":true})");
+  EXPECT_EQ(
+      Filtered(
+          BodyKind::kChat,
+          R"({"messages":[{"role":"user","content":"hi"}],"model":"m","tools":[{"b":1,"a":2}],"seed":18446744073709551615,"top_p":0.1,"response_format":{"type":"json_schema"}})"),
+      R"({"messages":[{"role":"user","content":"hi"}],"model":"m","tools":[{"b":1,"a":2}],"seed":18446744073709551615,"top_p":0.1,"response_format":{"type":"json_schema"},"cache_prompt":false})");
+  EXPECT_EQ(Filtered(BodyKind::kTokenize, R"({"content":"a","add_special":true})"),
+            R"({"content":"a","add_special":true})");
 }
 
 TEST(GatewayFilterTest, DropsWhatSteersTheServer) {
-  for (const char* field : {"id_slot", "slot_id", "n_cache_reuse", "lora", "speculative.n_max", "speculative.type", "session", "verbose",
-                            "chat_format", "chat_parser", "grammar_triggers", "grammar_lazy", "grammar_type", "preserved_tokens", "parse_tool_calls",
-                            "generation_prompt", "message_delimiters", "backend_sampling", "reasoning_control", "response_fields", "input_extra",
-                            "__metadata_user_id", "user", "metadata", "store", "", "Messages"}) {
-    for (const BodyKind kind : {BodyKind::kChat, BodyKind::kCompletion, BodyKind::kResponses, BodyKind::kMessages, BodyKind::kEmbeddings,
-                                BodyKind::kRerank, BodyKind::kTokenize, BodyKind::kDetokenize}) {
+  for (const char* field : {"id_slot",
+                            "slot_id",
+                            "n_cache_reuse",
+                            "lora",
+                            "speculative.n_max",
+                            "speculative.type",
+                            "session",
+                            "verbose",
+                            "chat_format",
+                            "chat_parser",
+                            "grammar_triggers",
+                            "grammar_lazy",
+                            "grammar_type",
+                            "preserved_tokens",
+                            "parse_tool_calls",
+                            "generation_prompt",
+                            "message_delimiters",
+                            "backend_sampling",
+                            "reasoning_control",
+                            "response_fields",
+                            "input_extra",
+                            "__metadata_user_id",
+                            "user",
+                            "metadata",
+                            "store",
+                            "",
+                            "Messages"}) {
+    for (const BodyKind kind :
+         {BodyKind::kChat, BodyKind::kCompletion, BodyKind::kResponses, BodyKind::kMessages,
+          BodyKind::kEmbeddings, BodyKind::kRerank, BodyKind::kTokenize, BodyKind::kDetokenize}) {
       const std::string out = Filtered(kind, "{\"" + std::string(field) + "\":1}");
       EXPECT_THAT(out, Not(HasSubstr("refused"))) << field;
       EXPECT_THAT(out, Not(HasSubstr(std::string(field) + "\":1"))) << field;
@@ -70,32 +123,59 @@ TEST(GatewayFilterTest, DropsWhatSteersTheServer) {
 
 TEST(GatewayFilterTest, FieldsBelongToTheirRoute) {
   EXPECT_EQ(Filtered(BodyKind::kChat, R"({"prompt":"x"})"), R"({"cache_prompt":false})");
-  EXPECT_EQ(Filtered(BodyKind::kEmbeddings, R"({"messages":[],"input":"x","cache_prompt":true})"), R"({"input":"x"})");
-  EXPECT_EQ(Filtered(BodyKind::kMessages, R"({"system":"s","n":3,"cache_prompt":true})"), R"({"system":"s"})");
+  EXPECT_EQ(Filtered(BodyKind::kEmbeddings, R"({"messages":[],"input":"x","cache_prompt":true})"),
+            R"({"input":"x"})");
+  EXPECT_EQ(Filtered(BodyKind::kMessages, R"({"system":"s","n":3,"cache_prompt":true})"),
+            R"({"system":"s"})");
   EXPECT_EQ(Filtered(BodyKind::kNone, R"({"system":"s"})"), "{}");
 }
 
 TEST(GatewayFilterTest, CachePromptIsFalseUnlessAllowed) {
-  EXPECT_EQ(Filtered(BodyKind::kCompletion, R"({"cache_prompt":true,"prompt":"p"})"), R"({"cache_prompt":false,"prompt":"p"})");
-  EXPECT_EQ(Filtered(BodyKind::kCompletion, R"({"cache_prompt":true})", true), R"({"cache_prompt":true})");
+  EXPECT_EQ(Filtered(BodyKind::kCompletion, R"({"cache_prompt":true,"prompt":"p"})"),
+            R"({"cache_prompt":false,"prompt":"p"})");
+  EXPECT_EQ(Filtered(BodyKind::kCompletion, R"({"cache_prompt":true})", true),
+            R"({"cache_prompt":true})");
   EXPECT_EQ(Filtered(BodyKind::kCompletion, R"({})", true), R"({})");
 }
 
 // Two spellings of one key, or one key twice: what is judged is what llama-server will see.
 TEST(GatewayFilterTest, EscapedAndRepeatedKeysAreJudgedAfterDecoding) {
-  EXPECT_EQ(Filtered(BodyKind::kCompletion, R"({"id\u005fslot":3,"cache\u005fprompt":true})"), R"({"cache_prompt":false})");
-  EXPECT_EQ(Filtered(BodyKind::kCompletion, R"({"cache_prompt":false,"cache_prompt":true})"), R"({"cache_prompt":false})");
+  EXPECT_EQ(Filtered(BodyKind::kCompletion, R"({"id\u005fslot":3,"cache\u005fprompt":true})"),
+            R"({"cache_prompt":false})");
+  EXPECT_EQ(Filtered(BodyKind::kCompletion, R"({"cache_prompt":false,"cache_prompt":true})"),
+            R"({"cache_prompt":false})");
 }
 
 TEST(GatewayFilterTest, RefusesWhatIsNotAJsonObject) {
-  for (const char* body : {"", " ", "{", "}", "[]", "3", "\"a\"", "null", "{\"a\":}", "{'a':1}", "{\"a\":1}x", "{\"a\":NaN}", "{\"a\":1e999}",
-                           "{\"a\":\"\xff\"}", "{\"a\":\"\\ud800\"}", "{\"a\":\"\n\"}", "\xef\xbb\xbf", "]]]]{", "{\"a\":1,}", "{\"a\":\"b", "{\"a\\"}) {
+  for (const char* body : {"",
+                           " ",
+                           "{",
+                           "}",
+                           "[]",
+                           "3",
+                           "\"a\"",
+                           "null",
+                           "{\"a\":}",
+                           "{'a':1}",
+                           "{\"a\":1}x",
+                           "{\"a\":NaN}",
+                           "{\"a\":1e999}",
+                           "{\"a\":\"\xff\"}",
+                           "{\"a\":\"\\ud800\"}",
+                           "{\"a\":\"\n\"}",
+                           "\xef\xbb\xbf",
+                           "]]]]{",
+                           "{\"a\":1,}",
+                           "{\"a\":\"b",
+                           "{\"a\\"}) {
     EXPECT_THAT(Filtered(BodyKind::kChat, body), HasSubstr("refused")) << body;
   }
 }
 
 TEST(GatewayFilterTest, BoundsHoldExactly) {
-  const auto nested = [](size_t depth) { return "{\"messages\":" + std::string(depth, '[') + std::string(depth, ']') + "}"; };
+  const auto nested = [](size_t depth) {
+    return "{\"messages\":" + std::string(depth, '[') + std::string(depth, ']') + "}";
+  };
   EXPECT_THAT(Filtered(BodyKind::kChat, nested(kMaxJsonDepth - 1)), Not(HasSubstr("refused")));
   EXPECT_THAT(Filtered(BodyKind::kChat, nested(kMaxJsonDepth)), HasSubstr("nested too deeply"));
   EXPECT_THAT(Filtered(BodyKind::kChat, std::string(1 << 20, '[')), HasSubstr("nested too deeply"));
@@ -106,7 +186,8 @@ TEST(GatewayFilterTest, BoundsHoldExactly) {
     return text + "]}";
   };
   EXPECT_THAT(Filtered(BodyKind::kCompletion, many(kMaxJsonValues - 2)), Not(HasSubstr("refused")));
-  EXPECT_THAT(Filtered(BodyKind::kCompletion, many(kMaxJsonValues - 1)), HasSubstr("too many values"));
+  EXPECT_THAT(Filtered(BodyKind::kCompletion, many(kMaxJsonValues - 1)),
+              HasSubstr("too many values"));
 
   const auto keys = [](size_t count) {
     std::string text = "{\"logit_bias\":{\"k\":0";
@@ -114,9 +195,11 @@ TEST(GatewayFilterTest, BoundsHoldExactly) {
     return text + "}}";
   };
   EXPECT_THAT(Filtered(BodyKind::kCompletion, keys(kMaxJsonObjectKeys)), Not(HasSubstr("refused")));
-  EXPECT_THAT(Filtered(BodyKind::kCompletion, keys(kMaxJsonObjectKeys + 1)), HasSubstr("too many keys"));
+  EXPECT_THAT(Filtered(BodyKind::kCompletion, keys(kMaxJsonObjectKeys + 1)),
+              HasSubstr("too many keys"));
   // Brackets, colons and commas inside strings do not count.
-  EXPECT_THAT(Filtered(BodyKind::kCompletion, "{\"prompt\":\"" + std::string(kMaxJsonValues, ',') + std::string(1000, '[') + "\\\"{\"}"),
+  EXPECT_THAT(Filtered(BodyKind::kCompletion, "{\"prompt\":\"" + std::string(kMaxJsonValues, ',') +
+                                                  std::string(1000, '[') + "\\\"{\"}"),
               Not(HasSubstr("refused")));
 }
 

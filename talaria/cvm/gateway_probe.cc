@@ -25,7 +25,8 @@ struct ProbeAnswer {
 };
 
 // One exchange, at most `timeout_ms` in all.
-std::optional<ProbeAnswer> Exchange(const std::string& socket, http::verb method, const char* target, std::string body, int timeout_ms) {
+std::optional<ProbeAnswer> Exchange(const std::string& socket, http::verb method,
+                                    const char* target, std::string body, int timeout_ms) {
   net::io_context io{1};
   beast::basic_stream<net::generic::stream_protocol, net::io_context::executor_type> stream(io);
   beast::flat_buffer buffer;
@@ -64,17 +65,24 @@ Status ProbeHealth(const std::string& upstream_socket, int timeout_ms) {
 }
 
 Status ProbeCompletion(const std::string& upstream_socket, int timeout_ms) {
-  constexpr const char* kRequest = R"({"prompt":"1 2 3","max_tokens":1,"temperature":0,"cache_prompt":false})";
+  constexpr const char* kRequest =
+      R"({"prompt":"1 2 3","max_tokens":1,"temperature":0,"cache_prompt":false})";
   try {
-    const auto answer = Exchange(upstream_socket, http::verb::post, "/v1/completions", kRequest, timeout_ms);
+    const auto answer =
+        Exchange(upstream_socket, http::verb::post, "/v1/completions", kRequest, timeout_ms);
     if (!answer) return Status(Code::kUnavailable, "llama-server did not answer the probe");
-    if (answer->status != 200) return Status(Code::kInternal, "llama-server answered the probe with status " + std::to_string(answer->status));
+    if (answer->status != 200)
+      return Status(Code::kInternal, "llama-server answered the probe with status " +
+                                         std::to_string(answer->status));
     const auto json = nlohmann::json::parse(answer->body, nullptr, false);
     const nlohmann::json::json_pointer tokens("/usage/completion_tokens");
-    if (json.is_object() && json.contains(tokens) && json.at(tokens).is_number_unsigned() && json.at(tokens).get<uint64_t>() == 1) return OkStatus();
+    if (json.is_object() && json.contains(tokens) && json.at(tokens).is_number_unsigned() &&
+        json.at(tokens).get<uint64_t>() == 1)
+      return OkStatus();
   } catch (const std::exception&) {
   }
-  return Status(Code::kInternal, "llama-server's answer to the probe is not a completion of one token");
+  return Status(Code::kInternal,
+                "llama-server's answer to the probe is not a completion of one token");
 }
 
 }  // namespace talaria::cvm

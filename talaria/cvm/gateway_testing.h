@@ -1,5 +1,5 @@
-// Test only: a scripted llama-server and a client that writes raw bytes, on blocking POSIX sockets, so that the gateway is not
-// tested with the library it is made of.
+// Test only: a scripted llama-server and a client that writes raw bytes, on blocking POSIX sockets,
+// so that the gateway is not tested with the library it is made of.
 #ifndef TALARIA_CVM_GATEWAY_TESTING_H_
 #define TALARIA_CVM_GATEWAY_TESTING_H_
 
@@ -34,6 +34,12 @@ inline sockaddr_un UnixAddress(const std::string& path) {
   return address;
 }
 
+// A message: what stands before its Content-Length, and its body.
+inline std::string WithLength(std::string_view head, std::string_view body) {
+  return std::string(head) + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+         std::string(body);
+}
+
 // A connected stream with deadlines.
 class RawStream {
  public:
@@ -43,7 +49,8 @@ class RawStream {
     if (address.starts_with("unix:")) {
       Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
       const sockaddr_un name = UnixAddress(address.substr(5));
-      if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0) return RawStream(Fd());
+      if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0)
+        return RawStream(Fd());
       return RawStream(std::move(fd));
     }
     Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -51,7 +58,8 @@ class RawStream {
     name.sin_family = AF_INET;
     name.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
     name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0) return RawStream(Fd());
+    if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0)
+      return RawStream(Fd());
     return RawStream(std::move(fd));
   }
   bool connected() const { return fd_.valid(); }
@@ -66,10 +74,12 @@ class RawStream {
     return true;
   }
   // Reads until `done(text so far)`, the other side's end, or the deadline.
-  std::string ReadUntil(const std::function<bool(const std::string&)>& done, int timeout_ms = 5000) {
+  std::string ReadUntil(const std::function<bool(const std::string&)>& done,
+                        int timeout_ms = 5000) {
     const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
     while (!done(received_)) {
-      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+      const auto left =
+          std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
       pollfd entry{.fd = fd_.get(), .events = POLLIN, .revents = 0};
       if (left <= 0 || poll(&entry, 1, static_cast<int>(left)) <= 0) break;
       char piece[16384];
@@ -83,7 +93,9 @@ class RawStream {
     return received_;
   }
   std::string ReadUntilText(std::string_view text, int timeout_ms = 5000) {
-    return ReadUntil([&](const std::string& so_far) { return so_far.find(text) != std::string::npos; }, timeout_ms);
+    return ReadUntil(
+        [&](const std::string& so_far) { return so_far.find(text) != std::string::npos; },
+        timeout_ms);
   }
   std::string ReadToEnd(int timeout_ms = 5000) {
     return ReadUntil([](const std::string&) { return false; }, timeout_ms);
@@ -112,13 +124,19 @@ class RawStream {
   bool ended_ = false;
 };
 
-// A server on a Unix socket: `handler(stream, request)` runs in a thread per connection, after one whole request arrived.
+// A server on a Unix socket: `handler(stream, request)` runs in a thread per connection, after one
+// whole request arrived.
 class FakeServer {
  public:
   using Handler = std::function<void(RawStream&, const std::string& request)>;
-  FakeServer(std::string path, Handler handler) : path_(std::move(path)), handler_(std::move(handler)), listener_(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  FakeServer(std::string path, Handler handler)
+      : path_(std::move(path)),
+        handler_(std::move(handler)),
+        listener_(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     const sockaddr_un name = UnixAddress(path_);
-    if (bind(listener_.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 || listen(listener_.get(), 128) != 0) std::abort();
+    if (bind(listener_.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 ||
+        listen(listener_.get(), 128) != 0)
+      std::abort();
     acceptor_ = std::thread([this] { AcceptAll(); });
   }
   ~FakeServer() {

@@ -35,14 +35,17 @@ class Parent final : public Launcher {
 
   Result<pid_t> Start(const ChildProgram& program) override {
     const std::lock_guard lock(mutex_);
-    if (program.descriptors.size() > kMaxDescriptors) return Status(Code::kInvalidArgument, "launcher: too many descriptors");
+    if (program.descriptors.size() > kMaxDescriptors)
+      return Status(Code::kInvalidArgument, "launcher: too many descriptors");
     std::vector<int> descriptors;
     for (const auto& [ours, theirs] : program.descriptors) {
-      if (ours < 0 || theirs < 3 || theirs > 255) return Status(Code::kInvalidArgument, "launcher: descriptor numbers");
+      if (ours < 0 || theirs < 3 || theirs > 255)
+        return Status(Code::kInvalidArgument, "launcher: descriptor numbers");
       descriptors.push_back(ours);
     }
     const std::vector<uint8_t> request = EncodeProgram(program);
-    if (request.size() > kMaxLauncherMessage) return Status(Code::kInvalidArgument, "launcher: arguments too long");
+    if (request.size() > kMaxLauncherMessage)
+      return Status(Code::kInvalidArgument, "launcher: arguments too long");
     TALARIA_RETURN_IF_ERROR(SendPacket(socket_.get(), request, descriptors));
     for (;;) {
       TALARIA_ASSIGN_OR_RETURN(const Answer answer, Receive());
@@ -50,7 +53,9 @@ class Parent final : public Launcher {
         case LauncherReply::kStarted:
           running_ = true;
           exit_code_.reset();
-          if (!answer.text.empty()) LogWarning("the engine runs with less isolation, only because the TEE is simulated: " + answer.text);
+          if (!answer.text.empty())
+            LogWarning("the engine runs with less isolation, only because the TEE is simulated: " +
+                       answer.text);
           return static_cast<pid_t>(answer.number);
         case LauncherReply::kFailed:
           return Status(static_cast<Code>(answer.number), "launcher: " + answer.text);
@@ -71,25 +76,29 @@ class Parent final : public Launcher {
         if (!running_) return Status(Code::kInvalidArgument, "launcher: no child was started");
         int slice = 20;
         if (timeout_ms >= 0) {
-          const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
+          const auto left =
+              std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
           slice = static_cast<int>(std::clamp<long>(left, 0, slice));
         }
         pollfd watched{socket_.get(), POLLIN, 0};
         if (poll(&watched, 1, slice) == 1) {
           TALARIA_ASSIGN_OR_RETURN(const Answer answer, Receive());
-          if (answer.type != LauncherReply::kExited) return Status(Code::kInternal, "launcher: unexpected answer");
+          if (answer.type != LauncherReply::kExited)
+            return Status(Code::kInternal, "launcher: unexpected answer");
           running_ = false;
           exit_code_ = static_cast<int>(answer.number);
           return *exit_code_;
         }
       }
-      if (timeout_ms >= 0 && Clock::now() >= end) return Status(Code::kUnavailable, "the child is running");
+      if (timeout_ms >= 0 && Clock::now() >= end)
+        return Status(Code::kUnavailable, "the child is running");
     }
   }
 
   void Kill() override {
     const uint8_t request = static_cast<uint8_t>(LauncherRequest::kKill);
-    (void)SendPacket(socket_.get(), Bytes(&request, 1), {}).ok();  // without a launcher there is no child
+    (void)SendPacket(socket_.get(), Bytes(&request, 1), {})
+        .ok();  // without a launcher there is no child
   }
 
  private:
@@ -99,7 +108,8 @@ class Parent final : public Launcher {
     std::string text;
   };
   Result<Answer> Receive() {
-    TALARIA_ASSIGN_OR_RETURN(const std::vector<uint8_t> packet, ReceivePacket(socket_.get(), nullptr));
+    TALARIA_ASSIGN_OR_RETURN(const std::vector<uint8_t> packet,
+                             ReceivePacket(socket_.get(), nullptr));
     ByteReader reader(packet);
     Answer answer{};
     answer.type = static_cast<LauncherReply>(reader.U8());
@@ -129,7 +139,8 @@ Result<std::unique_ptr<Launcher>> Launcher::Create() {
   const pid_t pid = fork();
   if (pid < 0) return Status(Code::kIo, std::string("launcher: fork: ") + std::strerror(errno));
   if (pid == 0) {
-    // A session of its own: an interrupt from the terminal ends the parent in an orderly way, not this process first.
+    // A session of its own: an interrupt from the terminal ends the parent in an orderly way, not
+    // this process first.
     setsid();
     prctl(PR_SET_NAME, "talaria-launch", 0, 0, 0);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || getppid() != parent) _exit(1);

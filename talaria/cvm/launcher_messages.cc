@@ -33,7 +33,8 @@ std::vector<uint8_t> EncodeProgram(const ChildProgram& program) {
     Put(writer, value);
   }
   writer.U32(static_cast<uint32_t>(program.descriptors.size()));
-  for (const auto& descriptor : program.descriptors) writer.U32(static_cast<uint32_t>(descriptor.second));
+  for (const auto& descriptor : program.descriptors)
+    writer.U32(static_cast<uint32_t>(descriptor.second));
   Put(writer, program.working_directory);
   writer.U8(program.keep_output ? 1 : 0);
   writer.U8(program.sandbox ? 1 : 0);
@@ -46,16 +47,19 @@ Result<ChildProgram> DecodeProgram(Bytes data) {
   ChildProgram program;
   reader.U8();
   program.path = Take(reader);
-  for (uint32_t n = reader.U32(); n > 0 && reader.ok(); --n) program.arguments.push_back(Take(reader));
+  for (uint32_t n = reader.U32(); n > 0 && reader.ok(); --n)
+    program.arguments.push_back(Take(reader));
   for (uint32_t n = reader.U32(); n > 0 && reader.ok(); --n) {
     std::string name = Take(reader);
     program.environment.emplace_back(std::move(name), Take(reader));
   }
-  for (uint32_t n = reader.U32(); n > 0 && reader.ok(); --n) program.descriptors.emplace_back(-1, static_cast<int>(reader.U32()));
+  for (uint32_t n = reader.U32(); n > 0 && reader.ok(); --n)
+    program.descriptors.emplace_back(-1, static_cast<int>(reader.U32()));
   program.working_directory = Take(reader);
   program.keep_output = reader.U8() == 1;
   program.sandbox = reader.U8() == 1;
-  program.sandbox_policy = reader.U8() == 1 ? SandboxPolicy::kRequire : SandboxPolicy::kWarnIfImpossible;
+  program.sandbox_policy =
+      reader.U8() == 1 ? SandboxPolicy::kRequire : SandboxPolicy::kWarnIfImpossible;
   if (!reader.AtEnd()) return Status(Code::kCorrupt, "launcher: request");
   return program;
 }
@@ -81,7 +85,8 @@ Status SendPacket(int socket, Bytes data, const std::vector<int>& descriptors) {
   } while (n < 0 && errno == EINTR);
   if (n == static_cast<ssize_t>(data.size())) return OkStatus();
   const bool gone = n < 0 && (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN);
-  return Status(gone ? Code::kUnavailable : Code::kIo, std::string("launcher: ") + std::strerror(errno));
+  return Status(gone ? Code::kUnavailable : Code::kIo,
+                std::string("launcher: ") + std::strerror(errno));
 }
 
 Result<std::vector<uint8_t>> ReceivePacket(int socket, std::vector<Fd>* descriptors) {
@@ -97,8 +102,11 @@ Result<std::vector<uint8_t>> ReceivePacket(int socket, std::vector<Fd>* descript
   do {
     n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
   } while (n < 0 && errno == EINTR);
-  if (n < 0) return Status(errno == ECONNRESET ? Code::kUnavailable : Code::kIo, std::string("launcher: ") + std::strerror(errno));
-  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+  if (n < 0)
+    return Status(errno == ECONNRESET ? Code::kUnavailable : Code::kIo,
+                  std::string("launcher: ") + std::strerror(errno));
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
+       header = CMSG_NXTHDR(&message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
     for (size_t i = 0; i < (header->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
       int fd;
@@ -108,7 +116,8 @@ Result<std::vector<uint8_t>> ReceivePacket(int socket, std::vector<Fd>* descript
     }
   }
   if (n == 0) return Status(Code::kUnavailable, "launcher: the other end has gone");
-  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) return Status(Code::kCorrupt, "launcher: message too long");
+  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
+    return Status(Code::kCorrupt, "launcher: message too long");
   data.resize(static_cast<size_t>(n));
   return data;
 }

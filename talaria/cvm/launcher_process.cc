@@ -18,8 +18,8 @@
 namespace talaria::cvm {
 namespace {
 
-// --- Between fork and exec. What goes wrong is reported through a pipe that exec closes: 'W' text for a warning, 'E' code text
-// for a failure, each ended by a zero byte.
+// --- Between fork and exec. What goes wrong is reported through a pipe that exec closes: 'W' text
+// for a warning, 'E' code text for a failure, each ended by a zero byte.
 class Report {
  public:
   explicit Report(int fd) : fd_(fd) {}
@@ -28,7 +28,9 @@ class Report {
     Line('E', status);
     _exit(127);
   }
-  [[noreturn]] void Fail(const std::string& what) { Fail(Status(Code::kIo, what + ": " + std::strerror(errno))); }
+  [[noreturn]] void Fail(const std::string& what) {
+    Fail(Status(Code::kIo, what + ": " + std::strerror(errno)));
+  }
 
  private:
   void Line(char kind, const Status& status) {
@@ -60,7 +62,8 @@ void PlaceDescriptors(const ChildProgram& program, std::vector<Fd>& received, in
   std::vector<int> high;
   for (const Fd& fd : received) high.push_back(fcntl(fd.get(), F_DUPFD_CLOEXEC, above));
   for (size_t i = 0; i < high.size(); ++i) {
-    if (high[i] < 0 || dup2(high[i], program.descriptors[i].second) < 0) Report(report).Fail("descriptors");
+    if (high[i] < 0 || dup2(high[i], program.descriptors[i].second) < 0)
+      Report(report).Fail("descriptors");
   }
   if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) != 0) Report(report).Fail("close_range");
   for (const auto& d : program.descriptors) fcntl(d.second, F_SETFD, 0);
@@ -82,17 +85,20 @@ void CheckSandbox(const Status& status, SandboxPolicy policy, Report& report) {
   report.Warn(status);
 }
 
-// The child dies with the launcher. A new user namespace clears the setting, so this comes after it.
+// The child dies with the launcher. A new user namespace clears the setting, so this comes after
+// it.
 void DieWithLauncher(pid_t launcher, Report& report) {
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) report.Fail("PR_SET_PDEATHSIG");
   if (getppid() != launcher) _exit(127);  // it has died in the meantime
 }
 
-[[noreturn]] void BecomeProgram(const ChildProgram& program, pid_t launcher, std::vector<Fd>& received, int report_fd) {
+[[noreturn]] void BecomeProgram(const ChildProgram& program, pid_t launcher,
+                                std::vector<Fd>& received, int report_fd) {
   PlaceDescriptors(program, received, report_fd);
   Report report(report_fd);
   RedirectStandardStreams(program.keep_output, report);
-  if (!program.working_directory.empty() && chdir(program.working_directory.c_str()) != 0) report.Fail("chdir " + program.working_directory);
+  if (!program.working_directory.empty() && chdir(program.working_directory.c_str()) != 0)
+    report.Fail("chdir " + program.working_directory);
   const rlimit no_core{0, 0};
   if (setrlimit(RLIMIT_CORE, &no_core) != 0) report.Fail("RLIMIT_CORE");
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) report.Fail("PR_SET_NO_NEW_PRIVS");
@@ -101,7 +107,8 @@ void DieWithLauncher(pid_t launcher, Report& report) {
   for (const auto& [name, value] : program.environment) environment.push_back(name + "=" + value);
   std::vector<char*> argv, envp;
   argv.push_back(const_cast<char*>(program.path.c_str()));
-  for (const std::string& argument : program.arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  for (const std::string& argument : program.arguments)
+    argv.push_back(const_cast<char*>(argument.c_str()));
   for (std::string& variable : environment) envp.push_back(variable.data());
   argv.push_back(nullptr);
   envp.push_back(nullptr);
@@ -161,7 +168,9 @@ class Process {
     int status = 0;
     if (child_ <= 0 || waitpid(child_, &status, WNOHANG) != child_) return;
     child_ = -1;
-    Reply(LauncherReply::kExited, static_cast<uint32_t>(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)), "");
+    Reply(LauncherReply::kExited,
+          static_cast<uint32_t>(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)),
+          "");
   }
 
   void Take() {
@@ -216,7 +225,9 @@ class Process {
     Reply(LauncherReply::kStarted, static_cast<uint32_t>(pid), warnings);
   }
 
-  void Fail(const Status& status) { Reply(LauncherReply::kFailed, static_cast<uint32_t>(status.code()), status.message()); }
+  void Fail(const Status& status) {
+    Reply(LauncherReply::kFailed, static_cast<uint32_t>(status.code()), status.message());
+  }
 
   int socket_;
   pid_t child_ = -1;

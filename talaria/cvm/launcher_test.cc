@@ -37,7 +37,8 @@ class Pipe {
     std::string text;
     char buffer[512];
     ssize_t n;
-    while ((n = read(read_.get(), buffer, sizeof buffer)) > 0) text.append(buffer, static_cast<size_t>(n));
+    while ((n = read(read_.get(), buffer, sizeof buffer)) > 0)
+      text.append(buffer, static_cast<size_t>(n));
     return text;
   }
   std::string ReadSome() {
@@ -123,7 +124,8 @@ TEST_F(LauncherTest, WaitTimesOutAndKillEndsTheChild) {
   EXPECT_EQ(pipe_.ReadSome(), "sleeping");
   EXPECT_EQ(launcher_->Wait(0).status().code(), Code::kUnavailable);
   EXPECT_EQ(launcher_->Wait(50).status().code(), Code::kUnavailable);
-  EXPECT_EQ(launcher_->Start(Program({"exit", "0"})).status().code(), Code::kInvalidArgument) << "one child at a time";
+  EXPECT_EQ(launcher_->Start(Program({"exit", "0"})).status().code(), Code::kInvalidArgument)
+      << "one child at a time";
   std::thread killer([&] { launcher_->Kill(); });
   const Result<int> exit = launcher_->Wait(-1);
   killer.join();
@@ -140,7 +142,8 @@ TEST_F(LauncherTest, TheEnvironmentIsExactlyWhatIsAsked) {
 }
 
 TEST_F(LauncherTest, OnlyTheNamedDescriptorsAreOpen) {
-  const Fd extra(open("/dev/null", O_RDONLY));  // without O_CLOEXEC, and after the launcher was forked
+  const Fd extra(
+      open("/dev/null", O_RDONLY));  // without O_CLOEXEC, and after the launcher was forked
   EXPECT_EQ(Run(Program({"descriptors"})), "0 1 2 7 ");
 }
 
@@ -148,7 +151,10 @@ TEST_F(LauncherTest, DescriptorsMayCross) {
   // Numbers that are also the launcher's own, in an order where each target is another's source.
   Pipe other;
   ChildProgram program = Program({"descriptors"});
-  program.descriptors = {{other.write_end(), 3}, {other.write_end(), 4}, {pipe_.write_end(), 7}, {other.write_end(), 5}};
+  program.descriptors = {{other.write_end(), 3},
+                         {other.write_end(), 4},
+                         {pipe_.write_end(), 7},
+                         {other.write_end(), 5}};
   EXPECT_EQ(Run(program), "0 1 2 3 4 5 7 ");
 }
 
@@ -228,13 +234,16 @@ TEST_F(LauncherTest, TheSandboxForbids) {
   if (!SandboxIsPossible()) GTEST_SKIP() << "this machine refuses a network namespace";
   ChildProgram program = Sandboxed({"forbidden"});
   EXPECT_EQ(Run(program),
-            "inet=EAFNOSUPPORT inet6=EAFNOSUPPORT netlink=EAFNOSUPPORT packet=EAFNOSUPPORT vsock=EAFNOSUPPORT unix=ok connect=EPERM "
-            "fork=EPERM vfork=EPERM ptrace=EPERM kill=EPERM self=ok vm=EPERM uring=EPERM bpf=EPERM userns=EPERM thread=ok ");
+            "inet=EAFNOSUPPORT inet6=EAFNOSUPPORT netlink=EAFNOSUPPORT packet=EAFNOSUPPORT "
+            "vsock=EAFNOSUPPORT unix=ok connect=EPERM "
+            "fork=EPERM vfork=EPERM ptrace=EPERM kill=EPERM self=ok vm=EPERM uring=EPERM bpf=EPERM "
+            "userns=EPERM thread=ok ");
 }
 
 TEST_F(LauncherTest, TheSandboxHasNoCapabilitiesAndAFilter) {
   if (!SandboxIsPossible()) GTEST_SKIP() << "this machine refuses a network namespace";
-  EXPECT_THAT(Run(Sandboxed({"describe"})), AllOf(HasSubstr("core=0 nnp=1 death=9"), HasSubstr("seccomp=2 caps=0")));
+  EXPECT_THAT(Run(Sandboxed({"describe"})),
+              AllOf(HasSubstr("core=0 nnp=1 death=9"), HasSubstr("seccomp=2 caps=0")));
 }
 
 TEST_F(LauncherTest, TheSandboxHasAnotherNetwork) {

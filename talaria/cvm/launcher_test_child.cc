@@ -1,5 +1,5 @@
-// What launcher_test starts: does what its first argument says, writes its findings to descriptor 7, and exits with 0 unless the
-// argument asks for something else.
+// What launcher_test starts: does what its first argument says, writes its findings to descriptor
+// 7, and exits with 0 unless the argument asks for something else.
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -27,14 +27,18 @@
 extern char** environ;
 
 // The leak check needs ptrace and another process, which the sandbox refuses.
-extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() { return "detect_leaks=0"; }
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
+  return "detect_leaks=0";
+}
 
 namespace {
 
 void Say(const std::string& text) {
   if (write(7, text.data(), text.size()) != static_cast<ssize_t>(text.size())) _exit(99);
 }
-void SayResult(const char* what, long result) { Say(std::string(what) + (result < 0 ? std::string("=") + strerrorname_np(errno) : "=ok") + " "); }
+void SayResult(const char* what, long result) {
+  Say(std::string(what) + (result < 0 ? std::string("=") + strerrorname_np(errno) : "=ok") + " ");
+}
 
 void OpenDescriptors() {
   DIR* directory = opendir("/proc/self/fd");
@@ -77,13 +81,15 @@ void Describe() {
   int death_signal = 0;
   prctl(PR_GET_PDEATHSIG, &death_signal, 0, 0, 0);
   char directory[4096];
-  Say("core=" + std::to_string(core.rlim_max) + " nnp=" + std::to_string(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)) +
+  Say("core=" + std::to_string(core.rlim_max) +
+      " nnp=" + std::to_string(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)) +
       " death=" + std::to_string(death_signal) + " cwd=" + getcwd(directory, sizeof directory) +
       " seccomp=" + std::to_string(prctl(PR_GET_SECCOMP, 0, 0, 0, 0)));
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2] = {};
   syscall(SYS_capget, &header, data);
-  Say(" caps=" + std::to_string(data[0].effective | data[1].effective | data[0].permitted | data[1].permitted));
+  Say(" caps=" + std::to_string(data[0].effective | data[1].effective | data[0].permitted |
+                                data[1].permitted));
 }
 
 }  // namespace

@@ -11,7 +11,9 @@
 namespace talaria::cvm {
 namespace {
 
-Status Failed(const std::string& path) { return Status(Code::kIo, path + ": " + std::strerror(errno)); }
+Status Failed(const std::string& path) {
+  return Status(Code::kIo, path + ": " + std::strerror(errno));
+}
 
 }  // namespace
 
@@ -35,10 +37,13 @@ Result<RunFolder> RunFolder::Create(const std::string& path) {
   struct stat info {};
   if (lstat(path.c_str(), &info) != 0) return Failed(path);
   if (!S_ISDIR(info.st_mode) || info.st_uid != geteuid() || (info.st_mode & 0077) != 0) {
-    return Status(Code::kInvalidArgument, path + ": exists and is not a folder of ours that is closed to others (mode 0700)");
+    return Status(
+        Code::kInvalidArgument,
+        path + ": exists and is not a folder of ours that is closed to others (mode 0700)");
   }
   RunFolder folder(path, false);
-  if (unlink(folder.engine_socket().c_str()) != 0 && errno != ENOENT) return Failed(folder.engine_socket());
+  if (unlink(folder.engine_socket().c_str()) != 0 && errno != ENOENT)
+    return Failed(folder.engine_socket());
   return folder;
 }
 

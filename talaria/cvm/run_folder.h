@@ -11,11 +11,12 @@ namespace talaria::cvm {
 
 class RunFolder {
  public:
-  // An empty path: a fresh folder under /run, or under /tmp where /run is not ours to write. A path: made, or taken if it is
-  // ours and nobody else may enter it. kIo, kInvalidArgument.
+  // An empty path: a fresh folder under /run, or under /tmp where /run is not ours to write. A
+  // path: made, or taken if it is ours and nobody else may enter it. kIo, kInvalidArgument.
   static Result<RunFolder> Create(const std::string& path);
   ~RunFolder();  // removes the engine's socket, and the folder if it was made here
-  RunFolder(RunFolder&& other) noexcept : path_(std::exchange(other.path_, {})), made_(other.made_) {}
+  RunFolder(RunFolder&& other) noexcept
+      : path_(std::exchange(other.path_, {})), made_(other.made_) {}
   RunFolder& operator=(RunFolder&&) = delete;
   RunFolder(const RunFolder&) = delete;
 

@@ -25,24 +25,94 @@ struct FilterDeleter {
   void operator()(void* filter) const { seccomp_release(filter); }
 };
 
-// Refused with EPERM whatever the arguments. Names that this libseccomp does not know are left out; the second filter's and the
-// capabilities' absence cover the rest.
+// Refused with EPERM whatever the arguments. Names that this libseccomp does not know are left out;
+// the second filter's and the capabilities' absence cover the rest.
 const char* const kDenied[] = {
     // other processes
-    "fork", "vfork", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease", "kcmp",
-    "pidfd_open", "pidfd_getfd", "pidfd_send_signal", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
+    "fork",
+    "vfork",
+    "execveat",
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "process_madvise",
+    "process_mrelease",
+    "kcmp",
+    "pidfd_open",
+    "pidfd_getfd",
+    "pidfd_send_signal",
+    "tkill",
+    "rt_sigqueueinfo",
+    "rt_tgsigqueueinfo",
     // ways out: the child only ever listens
     "connect",
     // large or rarely tested interfaces of the kernel
-    "io_uring_setup", "io_uring_enter", "io_uring_register", "bpf", "userfaultfd", "perf_event_open", "keyctl", "add_key",
-    "request_key", "fanotify_init", "lookup_dcookie", "modify_ldt", "iopl", "ioperm", "personality", "migrate_pages", "move_pages",
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "bpf",
+    "userfaultfd",
+    "perf_event_open",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "fanotify_init",
+    "lookup_dcookie",
+    "modify_ldt",
+    "iopl",
+    "ioperm",
+    "personality",
+    "migrate_pages",
+    "move_pages",
     // System V and POSIX objects that outlive a process
-    "shmget", "shmat", "shmctl", "semget", "semop", "semctl", "msgget", "msgsnd", "msgrcv", "msgctl", "mq_open", "mq_unlink",
+    "shmget",
+    "shmat",
+    "shmctl",
+    "semget",
+    "semop",
+    "semctl",
+    "msgget",
+    "msgsnd",
+    "msgrcv",
+    "msgctl",
+    "mq_open",
+    "mq_unlink",
     // the machine
-    "mount", "umount2", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount", "open_tree", "mount_setattr",
-    "unshare", "setns", "swapon", "swapoff", "reboot", "kexec_load", "kexec_file_load", "init_module", "finit_module",
-    "delete_module", "open_by_handle_at", "name_to_handle_at", "quotactl", "quotactl_fd", "acct", "settimeofday", "clock_settime",
-    "clock_adjtime", "adjtimex", "sethostname", "setdomainname", "syslog", "vhangup", "nfsservctl",
+    "mount",
+    "umount2",
+    "pivot_root",
+    "chroot",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "fspick",
+    "move_mount",
+    "open_tree",
+    "mount_setattr",
+    "unshare",
+    "setns",
+    "swapon",
+    "swapoff",
+    "reboot",
+    "kexec_load",
+    "kexec_file_load",
+    "init_module",
+    "finit_module",
+    "delete_module",
+    "open_by_handle_at",
+    "name_to_handle_at",
+    "quotactl",
+    "quotactl_fd",
+    "acct",
+    "settimeofday",
+    "clock_settime",
+    "clock_adjtime",
+    "adjtimex",
+    "sethostname",
+    "setdomainname",
+    "syslog",
+    "vhangup",
+    "nfsservctl",
 };
 
 }  // namespace
@@ -57,9 +127,10 @@ Status DropCapabilities() {
   for (int capability = 0; capability < 64; ++capability) {
     const int known = prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
     if (known < 0) break;  // past the last one
-    // Without CAP_SETPCAP there is nothing to drop either: only a privileged program could gain capabilities by exec, and
-    // no_new_privs forbids that.
-    if (known == 1 && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno != EPERM) return Refused("dropping capabilities", errno);
+    // Without CAP_SETPCAP there is nothing to drop either: only a privileged program could gain
+    // capabilities by exec, and no_new_privs forbids that.
+    if (known == 1 && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno != EPERM)
+      return Refused("dropping capabilities", errno);
   }
   return OkStatus();
 }
@@ -71,14 +142,17 @@ Status InstallFilter() {
   const auto check = [&error](int result) {
     if (result != 0 && error == 0) error = -result;
   };
-  const auto add = [&](uint32_t action, const char* name, const scmp_arg_cmp* arguments, unsigned count) {
+  const auto add = [&](uint32_t action, const char* name, const scmp_arg_cmp* arguments,
+                       unsigned count) {
     const int number = seccomp_syscall_resolve_name(name);
-    if (number == __NR_SCMP_ERROR || number < 0) return;  // not of this library or of this architecture
+    if (number == __NR_SCMP_ERROR || number < 0)
+      return;  // not of this library or of this architecture
     check(seccomp_rule_add_array(filter.get(), action, number, count, arguments));
   };
   const uint32_t refuse = SCMP_ACT_ERRNO(EPERM);
   for (const char* name : kDenied) add(refuse, name, nullptr, 0);
-  add(SCMP_ACT_ERRNO(ENOSYS), "clone3", nullptr, 0);  // glibc then uses clone, whose flags a filter can read
+  add(SCMP_ACT_ERRNO(ENOSYS), "clone3", nullptr,
+      0);  // glibc then uses clone, whose flags a filter can read
   const scmp_arg_cmp not_unix = SCMP_A0_32(SCMP_CMP_NE, AF_UNIX);
   add(SCMP_ACT_ERRNO(EAFNOSUPPORT), "socket", &not_unix, 1);
   add(SCMP_ACT_ERRNO(EAFNOSUPPORT), "socketpair", &not_unix, 1);

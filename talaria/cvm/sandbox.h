@@ -1,6 +1,7 @@
-// What llama-server is deprived of before it starts: it parses what the (untrusted) provider wrote, so a bug in a parser must not
-// reach the network, other processes or the kernel's rarer corners. Called by the launcher's child between fork and exec, in a
-// process of one thread. A second filter, which also takes exec away, is installed by the plug-in (engine/hardening.h).
+// What llama-server is deprived of before it starts: it parses what the (untrusted) provider wrote,
+// so a bug in a parser must not reach the network, other processes or the kernel's rarer corners.
+// Called by the launcher's child between fork and exec, in a process of one thread. A second
+// filter, which also takes exec away, is installed by the plug-in (engine/hardening.h).
 #ifndef TALARIA_CVM_SANDBOX_H_
 #define TALARIA_CVM_SANDBOX_H_
 
@@ -8,15 +9,18 @@
 
 namespace talaria::cvm {
 
-// A network namespace with nothing in it, in a user namespace of its own when the caller is not root. kUnsupported.
+// A network namespace with nothing in it, in a user namespace of its own when the caller is not
+// root. kUnsupported.
 Status EnterEmptyNetwork();
 
-// Empties the capability bounding set, so that even root keeps no capability through the exec that follows. kUnsupported.
+// Empties the capability bounding set, so that even root keeps no capability through the exec that
+// follows. kUnsupported.
 Status DropCapabilities();
 
-// The seccomp filter: sockets of AF_UNIX only and no connect (it may listen), threads but no processes, signals only to itself, no
-// ptrace, process_vm_*, io_uring, bpf, userfaultfd, perf, keys, mounts, namespaces, modules, clocks. Everything else passes: it is
-// a deny list over what llama.cpp never needs. Sets no_new_privs. kUnsupported.
+// The seccomp filter: sockets of AF_UNIX only and no connect (it may listen), threads but no
+// processes, signals only to itself, no ptrace, process_vm_*, io_uring, bpf, userfaultfd, perf,
+// keys, mounts, namespaces, modules, clocks. Everything else passes: it is a deny list over what
+// llama.cpp never needs. Sets no_new_privs. kUnsupported.
 Status InstallFilter();
 
 // Whether this kernel takes seccomp filters at all.

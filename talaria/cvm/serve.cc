@@ -20,7 +20,8 @@ constexpr int kProbeTimeoutMs = 120'000;
 
 class ServerImpl final : public Server {
  public:
-  ServerImpl(std::function<void(const std::string&, const model::Manifest&)> on_ready) : on_ready_(std::move(on_ready)) {}
+  ServerImpl(std::function<void(const std::string&, const model::Manifest&)> on_ready)
+      : on_ready_(std::move(on_ready)) {}
 
   ~ServerImpl() override {
     if (gateway_) gateway_->Stop();
@@ -34,8 +35,11 @@ class ServerImpl final : public Server {
     gateway.upstream_socket = service_->run_folder().engine_socket();
     gateway.max_body_bytes = config.max_body_bytes;
     gateway.prompt_cache = config.prompt_cache;
-    // A poisoned session takes readiness down at once, before this process has noticed in its own thread.
-    gateway.ready = [this] { return ready_.load(std::memory_order_acquire) && !service_->session().poisoned(); };
+    // A poisoned session takes readiness down at once, before this process has noticed in its own
+    // thread.
+    gateway.ready = [this] {
+      return ready_.load(std::memory_order_acquire) && !service_->session().poisoned();
+    };
     gateway.stage = [this] { return std::string(stage_.load(std::memory_order_relaxed)); };
     TALARIA_ASSIGN_OR_RETURN(gateway_, Gateway::Create(std::move(gateway)));
     gateway_thread_ = std::thread([this] {
@@ -58,7 +62,9 @@ class ServerImpl final : public Server {
     Status status = service_->WaitForEnd(&exit_code);
     ready_ = false;
     stage_ = "ended";
-    if (status.ok()) status = Status(Code::kUnavailable, "llama-server ended with code " + std::to_string(exit_code));
+    if (status.ok())
+      status =
+          Status(Code::kUnavailable, "llama-server ended with code " + std::to_string(exit_code));
     return status;
   }
 
@@ -77,7 +83,9 @@ class ServerImpl final : public Server {
     TALARIA_RETURN_IF_ERROR(service_->Alive());
     TALARIA_RETURN_IF_ERROR(probe);
     if (!service_->all_matrices_landed()) {
-      return Status(Code::kInternal, "the plug-in did not take every matrix of the manifest: its answers would be nonsense");
+      return Status(
+          Code::kInternal,
+          "the plug-in did not take every matrix of the manifest: its answers would be nonsense");
     }
     return OkStatus();
   }
@@ -109,9 +117,11 @@ std::string Mib(uint64_t bytes) {
 
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::Create(ServeOptions options, std::unique_ptr<Launcher> launcher) {
+Result<std::unique_ptr<Server>> Server::Create(ServeOptions options,
+                                               std::unique_ptr<Launcher> launcher) {
   const Config config = options.config;
-  TALARIA_ASSIGN_OR_RETURN(const std::string program, FindEngineProgram(config.llama_server, "llama-server"));
+  TALARIA_ASSIGN_OR_RETURN(const std::string program,
+                           FindEngineProgram(config.llama_server, "llama-server"));
   ServiceOptions service;
   service.config = config;
   service.platform = options.platform;
@@ -122,7 +132,8 @@ Result<std::unique_ptr<Server>> Server::Create(ServeOptions options, std::unique
     engine.arguments = LlamaServerArguments(config, manifest, folder.engine_socket());
     return engine;
   };
-  TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<Service> created, Service::Create(std::move(service), std::move(launcher)));
+  TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<Service> created,
+                           Service::Create(std::move(service), std::move(launcher)));
   auto server = std::make_unique<ServerImpl>(std::move(options.on_ready));
   TALARIA_RETURN_IF_ERROR(server->Open(config, std::move(created)));
   return std::unique_ptr<Server>(std::move(server));
@@ -139,7 +150,8 @@ Result<ServePlan> PlanServe(const Config& config) {
   } else {
     TALARIA_CHECK(FromHex(config.identity, identity));
   }
-  TALARIA_ASSIGN_OR_RETURN(const std::string text, cloud->FetchManifest(identity, model::kMaxManifestBytes));
+  TALARIA_ASSIGN_OR_RETURN(const std::string text,
+                           cloud->FetchManifest(identity, model::kMaxManifestBytes));
   TALARIA_ASSIGN_OR_RETURN(const model::Manifest manifest, model::DecodeManifest(text));
   const MemoryPlan plan = PlanMemory(manifest);
   const uint64_t pools = config.pool_bytes ? config.pool_bytes : 2 * plan.pool_batch;
@@ -148,17 +160,25 @@ Result<ServePlan> PlanServe(const Config& config) {
   const uint64_t needed = plan.hints + plan.public_matrices + pools + skeleton;
   const uint64_t available = MemAvailable();
   ServePlan out;
-  out.text = "model                " + manifest.model_name + "\nidentity             " + ToHex(identity) + "\n";
-  for (const auto& [what, bytes] : {std::pair{"hints            ", plan.hints}, std::pair{"public matrices  ", plan.public_matrices},
-                                    std::pair{"mask pools       ", pools}, std::pair{"skeleton, twice  ", skeleton}, std::pair{"together         ", needed},
-                                    std::pair{"available        ", available}}) {
+  out.text = "model                " + manifest.model_name + "\nidentity             " +
+             ToHex(identity) + "\n";
+  for (const auto& [what, bytes] :
+       {std::pair{"hints            ", plan.hints},
+        std::pair{"public matrices  ", plan.public_matrices}, std::pair{"mask pools       ", pools},
+        std::pair{"skeleton, twice  ", skeleton}, std::pair{"together         ", needed},
+        std::pair{"available        ", available}}) {
     out.text += what + Mib(bytes) + "\n";
   }
-  out.text += "(without llama.cpp's KV cache of " + std::to_string(config.context) + " tokens and its compute buffers)\n";
+  out.text += "(without llama.cpp's KV cache of " + std::to_string(config.context) +
+              " tokens and its compute buffers)\n";
   if (pools < plan.pool_batch) {
-    out.fits = Status(Code::kResourceExhausted, "masks.pool_bytes is " + std::to_string(pools) + ", one batch of every group takes " + std::to_string(plan.pool_batch));
+    out.fits = Status(Code::kResourceExhausted, "masks.pool_bytes is " + std::to_string(pools) +
+                                                    ", one batch of every group takes " +
+                                                    std::to_string(plan.pool_batch));
   } else if (needed > available) {
-    out.fits = Status(Code::kResourceExhausted, "the model needs " + std::to_string(needed) + " bytes of memory, " + std::to_string(available) + " are available");
+    out.fits = Status(Code::kResourceExhausted, "the model needs " + std::to_string(needed) +
+                                                    " bytes of memory, " +
+                                                    std::to_string(available) + " are available");
   }
   return out;
 }

@@ -1,8 +1,9 @@
 // talaria-cvm serve: the service with llama-server as its child and the gateway in front of it.
 //
-// The gateway listens from the start, so that /healthz and /readyz answer during set-up; it lets requests through only after
-// every matrix of the manifest landed in the plug-in and one real completion came through. Nothing is ever restarted: when the
-// child or the session ends, /readyz goes down and Serve() returns.
+// The gateway listens from the start, so that /healthz and /readyz answer during set-up; it lets
+// requests through only after every matrix of the manifest landed in the plug-in and one real
+// completion came through. Nothing is ever restarted: when the child or the session ends, /readyz
+// goes down and Serve() returns.
 #ifndef TALARIA_CVM_SERVE_H_
 #define TALARIA_CVM_SERVE_H_
 
@@ -28,14 +29,17 @@ struct ServeOptions {
 class Server {
  public:
   // Listens; starts nothing else. kInvalidArgument, kNotFound, kIo.
-  static Result<std::unique_ptr<Server>> Create(ServeOptions options, std::unique_ptr<Launcher> launcher);
+  static Result<std::unique_ptr<Server>> Create(ServeOptions options,
+                                                std::unique_ptr<Launcher> launcher);
   virtual ~Server() = default;
-  // Until Stop() (kCancelled), the end of the session (kSessionEnded) or of the engine (kUnavailable).
+  // Until Stop() (kCancelled), the end of the session (kSessionEnded) or of the engine
+  // (kUnavailable).
   virtual Status Run() = 0;
   virtual void Stop() = 0;  // any thread
 };
 
-// What the configuration asks of this machine, for --check-config: the plan's numbers, one per line, and whether they fit.
+// What the configuration asks of this machine, for --check-config: the plan's numbers, one per
+// line, and whether they fit.
 struct ServePlan {
   std::string text;
   Status fits;  // kResourceExhausted with the numbers

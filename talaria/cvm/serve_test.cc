@@ -1,5 +1,5 @@
-// talaria-cvm from configuration to answers, with a cloud and a llama-server of our own making around it: everything between
-// them is real, the launcher, the sandbox and the channel included.
+// talaria-cvm from configuration to answers, with a cloud and a llama-server of our own making
+// around it: everything between them is real, the launcher, the sandbox and the channel included.
 #include "talaria/cvm/serve.h"
 
 #include <gmock/gmock.h>
@@ -17,13 +17,13 @@ namespace {
 
 using testing::Clock;
 using testing::FakeCloud;
+using ::testing::HasSubstr;
 using testing::RawStream;
 using testing::Reply;
 using testing::Request;
+using ::testing::StartsWith;
 using testing::SyntheticModel;
 using testing::TempFolder;
-using ::testing::HasSubstr;
-using ::testing::StartsWith;
 
 bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
 
@@ -38,7 +38,7 @@ class ServeTest : public ::testing::Test {
     cloud_ = std::make_unique<FakeCloud>(model_);
     config_.cloud_endpoint = cloud_->endpoint();
     config_.identity = ToHex(model_.identity());
-    config_.idle_timeout_ms = 2000;
+    config_.idle_timeout_ms = 500;
     config_.listen = "unix:" + folder_.path() + "/front.sock";
     config_.llama_server = TALARIA_FAKE_ENGINE;
     config_.plugin = TALARIA_FAKE_ENGINE;  // any file: this engine loads none
@@ -67,7 +67,8 @@ class ServeTest : public ::testing::Test {
       changed_.notify_all();
     });
     std::unique_lock lock(mutex_);
-    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60), [this] { return !ready_address_.empty() || result_; }));
+    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60),
+                                  [this] { return !ready_address_.empty() || result_; }));
   }
   Status WaitForEnd() {
     if (thread_.joinable()) thread_.join();
@@ -79,7 +80,9 @@ class ServeTest : public ::testing::Test {
     return client.ReadMessage(20000);
   }
   static std::string Completion(const std::string& body) {
-    return "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+    return "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: "
+           "application/json\r\nContent-Length: " +
+           std::to_string(body.size()) + "\r\n\r\n" + body;
   }
   void TearDown() override {
     if (server_) server_->Stop();

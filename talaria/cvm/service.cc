@@ -35,7 +35,8 @@ bool IsFile(const std::string& path, int mode) { return access(path.c_str(), mod
 // One alias: the comma separates aliases in llama-server's syntax, and an empty one is none.
 std::string Alias(const std::string& name) {
   std::string alias;
-  for (const char c : name) alias += std::isalnum(static_cast<unsigned char>(c)) || std::strchr("._-/:+ ", c) ? c : '_';
+  for (const char c : name)
+    alias += std::isalnum(static_cast<unsigned char>(c)) || std::strchr("._-/:+ ", c) ? c : '_';
   const size_t first = alias.find_first_not_of(" -");
   if (first == std::string::npos) return "model";
   return alias.substr(first);
@@ -46,45 +47,58 @@ std::string Alias(const std::string& name) {
 Status HardenProcess(const Platform& platform) {
   (void)ProgramFolder();
   const rlimit none{0, 0};
-  if (setrlimit(RLIMIT_CORE, &none) != 0) return Status(Code::kIo, std::string("RLIMIT_CORE: ") + std::strerror(errno));
-  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return Status(Code::kIo, std::string("PR_SET_DUMPABLE: ") + std::strerror(errno));
+  if (setrlimit(RLIMIT_CORE, &none) != 0)
+    return Status(Code::kIo, std::string("RLIMIT_CORE: ") + std::strerror(errno));
+  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+    return Status(Code::kIo, std::string("PR_SET_DUMPABLE: ") + std::strerror(errno));
   return CheckNoSwap(platform.lock());
 }
 
-Result<MaskSupply> MakeMaskPool(const MaskedModel& model, const Config& config, const Platform& platform) {
+Result<MaskSupply> MakeMaskPool(const MaskedModel& model, const Config& config,
+                                const Platform& platform) {
   MaskPoolOptions options;
-  options.memory_budget = config.pool_bytes ? config.pool_bytes : 2 * PlanMemory(model.manifest).pool_batch;
+  options.memory_budget =
+      config.pool_bytes ? config.pool_bytes : 2 * PlanMemory(model.manifest).pool_batch;
   options.fill_threads = config.fill_threads;
   options.isa = platform.isa;
   options.lock = platform.lock();
-  TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<MaskPool> pool, MaskPool::Create(model, std::move(options)));
+  TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<MaskPool> pool,
+                           MaskPool::Create(model, std::move(options)));
   MaskPool* const raw = pool.get();
-  return MaskSupply{.source = std::move(pool), .fill = [raw] { return raw->WaitUntilFull(); }, .stop = [raw] { raw->Stop(); }};
+  return MaskSupply{.source = std::move(pool),
+                    .fill = [raw] { return raw->WaitUntilFull(); },
+                    .stop = [raw] { raw->Stop(); }};
 }
 
-std::vector<std::string> LlamaServerArguments(const Config& config, const model::Manifest& manifest, const std::string& socket) {
+std::vector<std::string> LlamaServerArguments(const Config& config, const model::Manifest& manifest,
+                                              const std::string& socket) {
   const std::string threads = std::to_string(config.threads);
   std::vector<std::string> arguments = {
-      // The model: from the sealed memfd, read instead of mapped (mapping would touch the holes), nothing guessed or fetched.
-      "-m", "/proc/self/fd/" + std::to_string(engine::kSkeletonFd), "--alias", Alias(manifest.model_name), "-lm", "none", "-lzm", "off", "-fit", "off",
-      "-dev", "none", "-ngl", "0", "--offline", "--no-mmproj", "--no-warmup",
+      // The model: from the sealed memfd, read instead of mapped (mapping would touch the holes),
+      // nothing guessed or fetched.
+      "-m", "/proc/self/fd/" + std::to_string(engine::kSkeletonFd), "--alias",
+      Alias(manifest.model_name), "-lm", "none", "-lzm", "off", "-fit", "off", "-dev", "none",
+      "-ngl", "0", "--offline", "--no-mmproj", "--no-warmup",
       // What it computes with.
-      "-c", std::to_string(config.context), "-np", std::to_string(config.slots), "-t", threads, "-tb", threads, "-b", "512", "-ub", "512",
+      "-c", std::to_string(config.context), "-np", std::to_string(config.slots), "-t", threads,
+      "-tb", threads, "-b", "512", "-ub", "512",
       // Its only door, and what must not be behind it.
       "--host", socket, "--no-ui", "--no-slots", "--cors-origins", "none",
       // Nothing of a request is kept or told.
       "--cache-ram", "0", "--ctx-checkpoints", "0", "--log-disable", "-lv", "0"};
   if (!config.prompt_cache) {
-    for (const char* argument : {"--no-cache-prompt", "--slot-prompt-similarity", "0"}) arguments.push_back(argument);
+    for (const char* argument : {"--no-cache-prompt", "--slot-prompt-similarity", "0"})
+      arguments.push_back(argument);
   }
   return arguments;
 }
 
 Result<std::string> FindEngineProgram(const std::string& configured, const std::string& name) {
-  const std::string path = !configured.empty()                           ? configured
-                           : name.find('/') != std::string::npos         ? name
-                           : IsFile(ProgramFolder() + "/" + name, X_OK) ? ProgramFolder() + "/" + name
-                                                                         : TALARIA_LLAMA_DIR "/bin/" + name;
+  const std::string path = !configured.empty()                   ? configured
+                           : name.find('/') != std::string::npos ? name
+                           : IsFile(ProgramFolder() + "/" + name, X_OK)
+                               ? ProgramFolder() + "/" + name
+                               : TALARIA_LLAMA_DIR "/bin/" + name;
   if (!IsFile(path, X_OK)) return Status(Code::kNotFound, path + " is not a program");
   return path;
 }
@@ -92,15 +106,20 @@ Result<std::string> FindEngineProgram(const std::string& configured, const std::
 Result<std::string> FindPlugin(const std::string& configured) {
   constexpr const char* kName = "/libggml-talaria.so";
   const std::string beside = ProgramFolder() + kName, in_lib = ProgramFolder() + "/../lib" + kName;
-  const std::string path = !configured.empty() ? configured : IsFile(beside, R_OK) ? beside : in_lib;
+  const std::string path = !configured.empty()    ? configured
+                           : IsFile(beside, R_OK) ? beside
+                                                  : in_lib;
   if (!IsFile(path, R_OK)) return Status(Code::kNotFound, path + " (the plug-in) is not there");
   return path;
 }
 
 Service::Service(ServiceOptions options, std::unique_ptr<Launcher> launcher, RunFolder run_folder)
-    : options_(std::move(options)), launcher_(std::move(launcher)), run_folder_(std::move(run_folder)) {}
+    : options_(std::move(options)),
+      launcher_(std::move(launcher)),
+      run_folder_(std::move(run_folder)) {}
 
-Result<std::unique_ptr<Service>> Service::Create(ServiceOptions options, std::unique_ptr<Launcher> launcher) {
+Result<std::unique_ptr<Service>> Service::Create(ServiceOptions options,
+                                                 std::unique_ptr<Launcher> launcher) {
   TALARIA_ASSIGN_OR_RETURN(options.config.plugin, FindPlugin(options.config.plugin));
   TALARIA_ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Create(options.config.run_dir));
   CloudLinkOptions link;
@@ -108,7 +127,8 @@ Result<std::unique_ptr<Service>> Service::Create(ServiceOptions options, std::un
   link.idle_timeout_ms = options.config.idle_timeout_ms;
   link.max_retries = options.config.max_retries;
   TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<CloudLink> created, CloudLink::Create(link));
-  std::unique_ptr<Service> service(new Service(std::move(options), std::move(launcher), std::move(folder)));
+  std::unique_ptr<Service> service(
+      new Service(std::move(options), std::move(launcher), std::move(folder)));
   service->link_ = std::move(created);
   return service;
 }
@@ -160,7 +180,8 @@ Status Service::StartEngine() {
   EngineOptions engine = options_.engine(model_->manifest, run_folder_);
   engine.plugin = options_.config.plugin;
   engine.sandbox_policy = options_.platform.sandbox();
-  Result<std::unique_ptr<EngineHost>> host = EngineHost::Start(*model_, *session_, *launcher_, std::move(engine));
+  Result<std::unique_ptr<EngineHost>> host =
+      EngineHost::Start(*model_, *session_, *launcher_, std::move(engine));
   if (!host.ok()) return Verdict(host.status());
   const std::lock_guard lock(stop_mutex_);
   host_ = std::move(*host);
@@ -177,7 +198,8 @@ Status Service::Verdict(Status status) const {
 Status Service::Alive() {
   TALARIA_RETURN_IF_ERROR(Verdict(OkStatus()));
   const Result<int> exit = host_->Wait(0);
-  if (!exit.ok()) return exit.status().code() == Code::kUnavailable ? OkStatus() : Verdict(exit.status());
+  if (!exit.ok())
+    return exit.status().code() == Code::kUnavailable ? OkStatus() : Verdict(exit.status());
   return Verdict(Status(Code::kUnavailable, "the engine ended with code " + std::to_string(*exit)));
 }
 

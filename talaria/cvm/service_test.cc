@@ -12,12 +12,12 @@
 namespace talaria::cvm {
 namespace {
 
-using testing::TempFolder;
 using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
+using testing::TempFolder;
 
 bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
 mode_t ModeOf(const std::string& path) {
@@ -76,7 +76,8 @@ TEST(RunFolderTest, RefusesFilesLinksAndLongPaths) {
   ASSERT_EQ(symlink(parent.path().c_str(), link.c_str()), 0);
   EXPECT_EQ(RunFolder::Create(file).status().code(), Code::kInvalidArgument);
   EXPECT_EQ(RunFolder::Create(link).status().code(), Code::kInvalidArgument);
-  EXPECT_EQ(RunFolder::Create("/tmp/" + std::string(120, 'x')).status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(RunFolder::Create("/tmp/" + std::string(120, 'x')).status().code(),
+            Code::kInvalidArgument);
   EXPECT_EQ(RunFolder::Create("/nonexistent/talaria").status().code(), Code::kIo);
   unlink(file.c_str());
   unlink(link.c_str());
@@ -89,17 +90,59 @@ TEST(LlamaServerArgumentsTest, TheListIsFixed) {
   config.threads = 2;
   model::Manifest manifest;
   manifest.model_name = "Tiny Model 1B";
-  const std::vector<std::string> expected = {
-      "-m", "/proc/self/fd/5", "--alias", "Tiny Model 1B", "-lm", "none", "-lzm", "off", "-fit", "off", "-dev", "none", "-ngl", "0", "--offline",
-      "--no-mmproj", "--no-warmup", "-c", "2048", "-np", "3", "-t", "2", "-tb", "2", "-b", "512", "-ub", "512", "--host", "/run/x/llama.sock",
-      "--no-ui", "--no-slots", "--cors-origins", "none", "--cache-ram", "0", "--ctx-checkpoints", "0", "--log-disable", "-lv", "0",
-      "--no-cache-prompt", "--slot-prompt-similarity", "0"};
+  const std::vector<std::string> expected = {"-m",
+                                             "/proc/self/fd/5",
+                                             "--alias",
+                                             "Tiny Model 1B",
+                                             "-lm",
+                                             "none",
+                                             "-lzm",
+                                             "off",
+                                             "-fit",
+                                             "off",
+                                             "-dev",
+                                             "none",
+                                             "-ngl",
+                                             "0",
+                                             "--offline",
+                                             "--no-mmproj",
+                                             "--no-warmup",
+                                             "-c",
+                                             "2048",
+                                             "-np",
+                                             "3",
+                                             "-t",
+                                             "2",
+                                             "-tb",
+                                             "2",
+                                             "-b",
+                                             "512",
+                                             "-ub",
+                                             "512",
+                                             "--host",
+                                             "/run/x/llama.sock",
+                                             "--no-ui",
+                                             "--no-slots",
+                                             "--cors-origins",
+                                             "none",
+                                             "--cache-ram",
+                                             "0",
+                                             "--ctx-checkpoints",
+                                             "0",
+                                             "--log-disable",
+                                             "-lv",
+                                             "0",
+                                             "--no-cache-prompt",
+                                             "--slot-prompt-similarity",
+                                             "0"};
   EXPECT_EQ(LlamaServerArguments(config, manifest, "/run/x/llama.sock"), expected);
   config.prompt_cache = true;
-  EXPECT_THAT(LlamaServerArguments(config, manifest, "/run/x/llama.sock"), Not(Contains("--no-cache-prompt")));
+  EXPECT_THAT(LlamaServerArguments(config, manifest, "/run/x/llama.sock"),
+              Not(Contains("--no-cache-prompt")));
 }
 
-// The provider names the model; the name must not become another argument, another alias or nothing.
+// The provider names the model; the name must not become another argument, another alias or
+// nothing.
 TEST(LlamaServerArgumentsTest, TheAliasIsHarmless) {
   const auto alias = [](const std::string& name) {
     model::Manifest manifest;
@@ -115,8 +158,10 @@ TEST(LlamaServerArgumentsTest, TheAliasIsHarmless) {
 
 TEST(FindTest, SaysWhatIsMissing) {
   EXPECT_EQ(FindPlugin("/nonexistent/plugin.so").status().code(), Code::kNotFound);
-  EXPECT_THAT(FindPlugin("/nonexistent/plugin.so").status().message(), HasSubstr("/nonexistent/plugin.so"));
-  EXPECT_EQ(FindEngineProgram("/nonexistent/llama-server", "llama-server").status().code(), Code::kNotFound);
+  EXPECT_THAT(FindPlugin("/nonexistent/plugin.so").status().message(),
+              HasSubstr("/nonexistent/plugin.so"));
+  EXPECT_EQ(FindEngineProgram("/nonexistent/llama-server", "llama-server").status().code(),
+            Code::kNotFound);
   EXPECT_EQ(FindEngineProgram("", "no-such-program").status().code(), Code::kNotFound);
   EXPECT_EQ(*FindEngineProgram("/bin/sh", "llama-server"), "/bin/sh");
   EXPECT_EQ(*FindEngineProgram("", "/bin/sh"), "/bin/sh");

@@ -16,12 +16,14 @@
 namespace talaria::engine {
 namespace {
 
-constexpr std::chrono::milliseconds kSleep{100};  // after which a sleeper looks whether its peer is still there
+constexpr std::chrono::milliseconds kSleep{
+    100};  // after which a sleeper looks whether its peer is still there
 constexpr size_t kAlign = 64;
 
 size_t RoundUp(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
-// How the data area is cut up for calls; both sides compute it from the model and the size of the area.
+// How the data area is cut up for calls; both sides compute it from the model and the size of the
+// area.
 class Layout {
  public:
   Layout(const ChannelModel& model, size_t data_bytes) {
@@ -49,7 +51,9 @@ class Layout {
   }
   uint32_t MaxRows(uint32_t group) const { return groups_[group].max_rows; }
   size_t groups() const { return groups_.size(); }
-  size_t InputBytes(uint32_t group, uint32_t rows) const { return groups_[group].d * sizeof(float) * rows; }
+  size_t InputBytes(uint32_t group, uint32_t rows) const {
+    return groups_[group].d * sizeof(float) * rows;
+  }
   size_t OutputOffset(uint32_t group, uint32_t rows, uint32_t member) const {
     return RoundUp(InputBytes(group, rows)) + groups_[group].offsets[member] * sizeof(float) * rows;
   }
@@ -63,7 +67,8 @@ class Layout {
   std::vector<Group> groups_;
 };
 
-// Whether the other end of the socket was closed. Data that is still queued does not matter to the answer.
+// Whether the other end of the socket was closed. Data that is still queued does not matter to the
+// answer.
 bool PeerGone(int socket) {
   pollfd p{socket, 0, 0};
   return poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
@@ -72,8 +77,12 @@ bool PeerGone(int socket) {
 class Client final : public ChannelClient {
  public:
   Client(SharedRegion region, Fd socket, ChannelModel model)
-      : region_(std::move(region)), socket_(std::move(socket)), model_(std::move(model)), layout_(model_, region_.data_bytes()),
-        waiter_(std::chrono::microseconds(region_.header().spin_us)), harden_((region_.header().flags & kFlagHarden) != 0) {}
+      : region_(std::move(region)),
+        socket_(std::move(socket)),
+        model_(std::move(model)),
+        layout_(model_, region_.data_bytes()),
+        waiter_(std::chrono::microseconds(region_.header().spin_us)),
+        harden_((region_.header().flags & kFlagHarden) != 0) {}
 
   static Result<std::unique_ptr<ChannelClient>> Make(SharedRegion region, Fd socket) {
     const size_t bytes = region.header().model_bytes;
@@ -81,7 +90,8 @@ class Client final : public ChannelClient {
     if (!model.ok()) return model.status();
     auto client = std::make_unique<Client>(std::move(region), std::move(socket), std::move(*model));
     for (uint32_t g = 0; g < client->layout_.groups(); ++g) {
-      if (client->layout_.MaxRows(g) == 0) return Status(Code::kCorrupt, "the engine channel is smaller than one row");
+      if (client->layout_.MaxRows(g) == 0)
+        return Status(Code::kCorrupt, "the engine channel is smaller than one row");
     }
     return std::unique_ptr<ChannelClient>(std::move(client));
   }
@@ -91,7 +101,8 @@ class Client final : public ChannelClient {
   bool harden() const override { return harden_; }
   float* Input() override { return reinterpret_cast<float*>(region_.data()); }
   const float* Output(uint32_t group, uint32_t rows, uint32_t member) const override {
-    return reinterpret_cast<const float*>(region_.data() + layout_.OutputOffset(group, rows, member));
+    return reinterpret_cast<const float*>(region_.data() +
+                                          layout_.OutputOffset(group, rows, member));
   }
 
   CallStatus Call(uint32_t group, uint32_t rows) override {
@@ -148,26 +159,36 @@ class Client final : public ChannelClient {
 
 class Server final : public ChannelServer {
  public:
-  Server(SharedRegion region, Fd memory, Fd socket, Fd child_socket, const ChannelModel& model, ChannelOptions options)
-      : region_(std::move(region)), memory_(std::move(memory)), socket_(std::move(socket)), child_socket_(std::move(child_socket)),
-        layout_(model, region_.data_bytes()), waiter_(std::chrono::microseconds(options.parent_spin_us)) {}
+  Server(SharedRegion region, Fd memory, Fd socket, Fd child_socket, const ChannelModel& model,
+         ChannelOptions options)
+      : region_(std::move(region)),
+        memory_(std::move(memory)),
+        socket_(std::move(socket)),
+        child_socket_(std::move(child_socket)),
+        layout_(model, region_.data_bytes()),
+        waiter_(std::chrono::microseconds(options.parent_spin_us)) {}
 
   int shared_memory_fd() const override { return memory_.get(); }
   int child_socket_fd() const override { return child_socket_.get(); }
   void CloseChildSocket() override { child_socket_.Close(); }
   uint32_t MaxRows(uint32_t group) const override { return layout_.MaxRows(group); }
 
-  Result<std::unique_ptr<ChannelClient>> ConnectInProcess() override { return Client::Make(region_, std::move(child_socket_)); }
+  Result<std::unique_ptr<ChannelClient>> ConnectInProcess() override {
+    return Client::Make(region_, std::move(child_socket_));
+  }
 
   Status Serve(const Handler& handler, const std::function<void(ChildEvent)>& on_event) override {
     ChannelHeader& h = region_.header();
     bool idle = false;  // slept once in vain: no spinning until there is a call
     for (;;) {
-      // The doorbell is read first: whatever changes after it changes the doorbell again and so ends the wait at once.
+      // The doorbell is read first: whatever changes after it changes the doorbell again and so
+      // ends the wait at once.
       const uint32_t bell = Load(h.doorbell);
-      if (stop_.load(std::memory_order_acquire)) return Status(Code::kCancelled, "the engine channel was stopped");
+      if (stop_.load(std::memory_order_acquire))
+        return Status(Code::kCancelled, "the engine channel was stopped");
       const uint32_t call = Load(h.call_sequence);
-      // Events after the call's number was read: none that the child sent before the call can be missed.
+      // Events after the call's number was read: none that the child sent before the call can be
+      // missed.
       if (const uint32_t events = Load(h.event_sequence); events != events_seen_) {
         events_seen_ = events;
         TALARIA_RETURN_IF_ERROR(ReadEvents(on_event));
@@ -177,7 +198,8 @@ class Server final : public ChannelServer {
         idle = false;
         continue;
       }
-      if (idle ? Waiter::Sleep(h.doorbell, bell, h.parent_sleeps, kSleep) : waiter_.Wait(h.doorbell, bell, h.parent_sleeps, kSleep)) {
+      if (idle ? Waiter::Sleep(h.doorbell, bell, h.parent_sleeps, kSleep)
+               : waiter_.Wait(h.doorbell, bell, h.parent_sleeps, kSleep)) {
         continue;
       }
       idle = true;
@@ -193,7 +215,10 @@ class Server final : public ChannelServer {
   }
 
  private:
-  static Status Broken(const char* what) { return Status(Code::kSessionEnded, std::string("the engine broke the channel's protocol: ") + what); }
+  static Status Broken(const char* what) {
+    return Status(Code::kSessionEnded,
+                  std::string("the engine broke the channel's protocol: ") + what);
+  }
 
   Status Answer(uint32_t call, const Handler& handler) {
     ChannelHeader& h = region_.header();
@@ -205,7 +230,8 @@ class Server final : public ChannelServer {
     if (view.group >= layout_.groups()) return Broken("group");
     if (view.rows == 0 || view.rows > layout_.MaxRows(view.group)) return Broken("rows");
     view.input = reinterpret_cast<const float*>(region_.data());
-    view.output = reinterpret_cast<float*>(region_.data() + layout_.OutputOffset(view.group, view.rows, 0));
+    view.output =
+        reinterpret_cast<float*>(region_.data() + layout_.OutputOffset(view.group, view.rows, 0));
     const CallStatus status = handler(view);
     served_ = call;
     Store(h.status, static_cast<uint32_t>(status));
@@ -239,23 +265,26 @@ class Server final : public ChannelServer {
   const Layout layout_;
   Waiter waiter_;
   std::atomic<bool> stop_{false};
-  uint32_t served_ = 0;       // number of the last answered call
+  uint32_t served_ = 0;  // number of the last answered call
   uint32_t events_seen_ = 0;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<ChannelServer>> ChannelServer::Create(ChannelModel model, size_t max_bytes, ChannelOptions options) {
+Result<std::unique_ptr<ChannelServer>> ChannelServer::Create(ChannelModel model, size_t max_bytes,
+                                                             ChannelOptions options) {
   const std::vector<uint8_t> encoded = Encode(model);
   if (Result<ChannelModel> back = DecodeChannelModel(encoded); !back.ok()) {
     return Status(Code::kInvalidArgument, back.status().message());
   }
-  size_t data_bytes = std::min(Layout::Need(model, kMaxRowsPerCall), std::max(max_bytes, kHeaderBytes) - kHeaderBytes);
+  size_t data_bytes = std::min(Layout::Need(model, kMaxRowsPerCall),
+                               std::max(max_bytes, kHeaderBytes) - kHeaderBytes);
   data_bytes = RoundUp(std::max({data_bytes, Layout::Need(model, 1), encoded.size()}));
   int sockets[2];
   // Sequenced packets keep the border between two events, and the peer's end shows as end of file.
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) != 0) {
-    return Status(Code::kResourceExhausted, std::string("cannot make the engine's socket pair: ") + std::strerror(errno));
+    return Status(Code::kResourceExhausted,
+                  std::string("cannot make the engine's socket pair: ") + std::strerror(errno));
   }
   Fd socket(sockets[0]), child_socket(sockets[1]), memory;
   TALARIA_ASSIGN_OR_RETURN(SharedRegion region, SharedRegion::Create(data_bytes, &memory));
@@ -265,7 +294,8 @@ Result<std::unique_ptr<ChannelServer>> ChannelServer::Create(ChannelModel model,
   header.spin_us = options.child_spin_us;
   header.flags = options.harden_child ? kFlagHarden : 0;
   return std::unique_ptr<ChannelServer>(
-      std::make_unique<Server>(std::move(region), std::move(memory), std::move(socket), std::move(child_socket), model, options));
+      std::make_unique<Server>(std::move(region), std::move(memory), std::move(socket),
+                               std::move(child_socket), model, options));
 }
 
 Result<std::unique_ptr<ChannelClient>> ChannelClient::Connect(int shared_memory_fd, int socket_fd) {

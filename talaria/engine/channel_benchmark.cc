@@ -10,7 +10,8 @@
 namespace talaria::engine {
 namespace {
 
-// Arguments: spin of both sides in microseconds; the handler's work and the pause between calls, in microseconds.
+// Arguments: spin of both sides in microseconds; the handler's work and the pause between calls, in
+// microseconds.
 void RoundTrip(benchmark::State& state) {
   const auto spin = static_cast<uint32_t>(state.range(0));
   const auto busy = [](int64_t us) {
@@ -18,7 +19,8 @@ void RoundTrip(benchmark::State& state) {
     while (std::chrono::steady_clock::now() < end) {
     }
   };
-  auto server = ChannelServer::Create({{{576, {{"a", 0, 576}}}}}, 1 << 20, {.parent_spin_us = spin, .child_spin_us = spin});
+  auto server = ChannelServer::Create({{{576, {{"a", 0, 576}}}}}, 1 << 20,
+                                      {.parent_spin_us = spin, .child_spin_us = spin});
   if (!server.ok()) std::abort();
   auto client = (*server)->ConnectInProcess();
   if (!client.ok()) std::abort();
@@ -39,8 +41,16 @@ void RoundTrip(benchmark::State& state) {
   (*server)->Stop();
   thread.join();
 }
-BENCHMARK(RoundTrip)->ArgNames({"spin", "work", "pause"})->Args({100, 0, 0})->Args({0, 0, 0})->Args({40, 20, 5})->Args({40, 100, 5})
-    ->Args({40, 100, 100})->Args({0, 100, 100})->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(RoundTrip)
+    ->ArgNames({"spin", "work", "pause"})
+    ->Args({100, 0, 0})
+    ->Args({0, 0, 0})
+    ->Args({40, 20, 5})
+    ->Args({40, 100, 5})
+    ->Args({40, 100, 100})
+    ->Args({0, 100, 100})
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace talaria::engine

@@ -14,7 +14,9 @@ constexpr uint32_t kMaxMatrices = 1 << 16;
 constexpr size_t kMaxNameBytes = 63;  // GGML_MAX_NAME - 1
 constexpr uint8_t kMaxRole = 1;
 
-Status Bad(const char* what) { return Status(Code::kCorrupt, std::string("engine channel model: ") + what); }
+Status Bad(const char* what) {
+  return Status(Code::kCorrupt, std::string("engine channel model: ") + what);
+}
 
 }  // namespace
 
@@ -40,7 +42,8 @@ Result<ChannelModel> DecodeChannelModel(Bytes data) {
   constexpr size_t kMinGroupBytes = 4 + 4 + kMinMemberBytes;
   ByteReader reader(data);
   const uint32_t groups = reader.U32();
-  if (groups == 0 || groups > kMaxMatrices || groups > reader.remaining() / kMinGroupBytes) return Bad("number of groups");
+  if (groups == 0 || groups > kMaxMatrices || groups > reader.remaining() / kMinGroupBytes)
+    return Bad("number of groups");
   ChannelModel model;
   model.groups.resize(groups);
   std::set<std::pair<std::string, uint8_t>> seen;
@@ -48,14 +51,16 @@ Result<ChannelModel> DecodeChannelModel(Bytes data) {
     group.d = reader.U32();
     const uint32_t members = reader.U32();
     if (!reader.ok() || group.d == 0 || group.d > kMaxInputs) return Bad("number of inputs");
-    if (members == 0 || members > kMaxMatrices || members > reader.remaining() / kMinMemberBytes) return Bad("number of members");
+    if (members == 0 || members > kMaxMatrices || members > reader.remaining() / kMinMemberBytes)
+      return Bad("number of members");
     group.members.resize(members);
     for (ChannelMember& member : group.members) {
       member.role = reader.U8();
       member.o = reader.U32();
       const Bytes name = reader.Raw(reader.U8());
       if (!reader.ok() || name.empty() || name.size() > kMaxNameBytes) return Bad("name");
-      if (member.role > kMaxRole || member.o == 0 || member.o > kMaxOutputs) return Bad("role or number of outputs");
+      if (member.role > kMaxRole || member.o == 0 || member.o > kMaxOutputs)
+        return Bad("role or number of outputs");
       for (const uint8_t c : name) {
         if (c < 0x21 || c > 0x7e) return Bad("name");
       }

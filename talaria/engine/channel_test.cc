@@ -1,5 +1,5 @@
-// Both ends of the channel as two threads of this process, on one mapping (so that the thread sanitizer sees both), and a child
-// that lies.
+// Both ends of the channel as two threads of this process, on one mapping (so that the thread
+// sanitizer sees both), and a child that lies.
 #include "talaria/engine/channel.h"
 
 #include <gmock/gmock.h>
@@ -17,7 +17,8 @@ namespace talaria::engine {
 namespace {
 
 ChannelModel TwoGroups() {
-  return {{{8, {{"blk.0.attn_q.weight", 0, 8}, {"blk.0.attn_k.weight", 0, 4}}}, {16, {{"token_embd.weight", 1, 100}}}}};
+  return {{{8, {{"blk.0.attn_q.weight", 0, 8}, {"blk.0.attn_k.weight", 0, 4}}},
+           {16, {{"token_embd.weight", 1, 100}}}}};
 }
 
 std::unique_ptr<ChannelServer> MakeServer(size_t max_bytes = 1 << 20, ChannelOptions options = {}) {
@@ -84,7 +85,8 @@ TEST(ChannelModelTest, EncodesAndDecodes) {
 
 TEST(ChannelModelTest, EveryTruncationAndEveryExtraByteIsRefused) {
   std::vector<uint8_t> bytes = Encode(TwoGroups());
-  for (size_t n = 0; n < bytes.size(); ++n) EXPECT_FALSE(DecodeChannelModel(Bytes(bytes).first(n)).ok()) << n;
+  for (size_t n = 0; n < bytes.size(); ++n)
+    EXPECT_FALSE(DecodeChannelModel(Bytes(bytes).first(n)).ok()) << n;
   bytes.push_back(0);
   EXPECT_EQ(DecodeChannelModel(bytes).status().code(), Code::kCorrupt);
 }
@@ -104,7 +106,9 @@ TEST(ChannelModelTest, WhatDecodesIsCanonical) {
 }
 
 TEST(ChannelModelTest, BadModelsAreRefused) {
-  const auto code = [](ChannelModel model) { return ChannelServer::Create(std::move(model), 1 << 20).status().code(); };
+  const auto code = [](ChannelModel model) {
+    return ChannelServer::Create(std::move(model), 1 << 20).status().code();
+  };
   EXPECT_EQ(code({}), Code::kInvalidArgument);
   ChannelModel m = TwoGroups();
   m.groups[0].members.clear();
@@ -129,7 +133,8 @@ TEST(ChannelTest, CarriesRowsAndProducts) {
   for (uint32_t call = 0; call < 2000; ++call) {
     const uint32_t group = call % 2, rows = 1 + call % 5;
     const ChannelGroup& g = (*client)->model().groups[group];
-    for (uint32_t i = 0; i < rows * g.d; ++i) (*client)->Input()[i] = static_cast<float>(call + i / g.d);
+    for (uint32_t i = 0; i < rows * g.d; ++i)
+      (*client)->Input()[i] = static_cast<float>(call + i / g.d);
     ASSERT_EQ((*client)->Call(group, rows), CallStatus::kOk);
     for (uint32_t m = 0; m < g.members.size(); ++m) {
       const float* out = (*client)->Output(group, rows, m);
@@ -155,7 +160,8 @@ TEST(ChannelTest, PassesEveryStatus) {
   auto server = MakeServer();
   auto client = server->ConnectInProcess();
   ASSERT_TRUE(client.ok());
-  Serving serving(*server, [](const CallView& call) { return static_cast<CallStatus>(call.rows - 1); });
+  Serving serving(*server,
+                  [](const CallView& call) { return static_cast<CallStatus>(call.rows - 1); });
   EXPECT_EQ((*client)->Call(0, 1), CallStatus::kOk);
   EXPECT_EQ((*client)->Call(0, 2), CallStatus::kNotFinite);
   EXPECT_EQ((*client)->Call(0, 3), CallStatus::kFailed);
@@ -190,7 +196,9 @@ TEST(ChannelTest, EventsComeBeforeLaterCalls) {
           order.emplace_back("call");
           return CallStatus::kOk;
         },
-        [&](ChildEvent event) { order.emplace_back(event == ChildEvent::kAllMatricesLanded ? "landed" : "refused"); });
+        [&](ChildEvent event) {
+          order.emplace_back(event == ChildEvent::kAllMatricesLanded ? "landed" : "refused");
+        });
     EXPECT_EQ(status.code(), Code::kUnavailable);
   });
   (*client)->Call(0, 1);
@@ -235,7 +243,8 @@ TEST(ChannelTest, AnotherProcessConnects) {
   }
   server->CloseChildSocket();
   std::vector<ChildEvent> events;
-  EXPECT_EQ(server->Serve(Sums, [&](ChildEvent e) { events.push_back(e); }).code(), Code::kUnavailable);
+  EXPECT_EQ(server->Serve(Sums, [&](ChildEvent e) { events.push_back(e); }).code(),
+            Code::kUnavailable);
   EXPECT_THAT(events, testing::ElementsAre(ChildEvent::kAllMatricesLanded));
   int status = 0;
   waitpid(pid, &status, 0);
@@ -265,7 +274,8 @@ TEST(ChannelTest, TheMemoryCannotBeResized) {
   EXPECT_NE(ftruncate(server->shared_memory_fd(), 1 << 30), 0);
 }
 
-// A child that writes what it likes: whatever it is, Serve() ends with kSessionEnded and the handler was not called.
+// A child that writes what it likes: whatever it is, Serve() ends with kSessionEnded and the
+// handler was not called.
 class HostileChildTest : public testing::Test {
  protected:
   Status ServeAfter(const std::function<void(ChannelHeader&, int socket)>& attack) {
@@ -283,9 +293,11 @@ class HostileChildTest : public testing::Test {
 };
 
 TEST_F(HostileChildTest, CallsOutOfRange) {
-  struct Case { uint32_t sequence, group, rows; };
-  for (const Case c : {Case{1, 2, 1}, Case{1, 0xffffffff, 1}, Case{1, 0, 0}, Case{1, 0, 513}, Case{1, 0, 0xffffffff}, Case{2, 0, 1},
-                       Case{0xffffffff, 0, 1}}) {
+  struct Case {
+    uint32_t sequence, group, rows;
+  };
+  for (const Case c : {Case{1, 2, 1}, Case{1, 0xffffffff, 1}, Case{1, 0, 0}, Case{1, 0, 513},
+                       Case{1, 0, 0xffffffff}, Case{2, 0, 1}, Case{0xffffffff, 0, 1}}) {
     const Status status = ServeAfter([&](ChannelHeader& h, int) {
       h.group = c.group;
       h.rows = c.rows;
@@ -296,16 +308,19 @@ TEST_F(HostileChildTest, CallsOutOfRange) {
 }
 
 TEST_F(HostileChildTest, EventsThatDoNotExist) {
-  for (const std::string& message : {std::string("\x00", 1), std::string("\x03", 1), std::string("\xff", 1), std::string("\x01\x01", 2)}) {
+  for (const std::string& message : {std::string("\x00", 1), std::string("\x03", 1),
+                                     std::string("\xff", 1), std::string("\x01\x01", 2)}) {
     const Status status = ServeAfter([&](ChannelHeader& h, int socket) {
-      EXPECT_EQ(send(socket, message.data(), message.size(), 0), static_cast<ssize_t>(message.size()));
+      EXPECT_EQ(send(socket, message.data(), message.size(), 0),
+                static_cast<ssize_t>(message.size()));
       h.event_sequence = 1;
     });
     EXPECT_EQ(status.code(), Code::kSessionEnded);
   }
 }
 
-// The parent's own constants are not read back from the memory: nothing that the child writes there moves a pointer.
+// The parent's own constants are not read back from the memory: nothing that the child writes there
+// moves a pointer.
 TEST_F(HostileChildTest, RewritingTheHeaderChangesNothing) {
   auto server = MakeServer();
   auto client = server->ConnectInProcess();

@@ -20,13 +20,16 @@ bool SameBytes(const void* a, const void* b, size_t size) {
   return difference == 0;
 }
 
-GroupMultiplier::GroupMultiplier(ChannelClient& channel) : channel_(channel), open_(channel.model().groups.size()) {}
+GroupMultiplier::GroupMultiplier(ChannelClient& channel)
+    : channel_(channel), open_(channel.model().groups.size()) {}
 
-MultiplyOutcome GroupMultiplier::Multiply(uint32_t group, uint32_t member, const InputRows& in, const OutputRows& out) {
+MultiplyOutcome GroupMultiplier::Multiply(uint32_t group, uint32_t member, const InputRows& in,
+                                          const OutputRows& out) {
   if (in.count() == 0) return MultiplyOutcome::kOk;
   const Reply* reply = open_[group].get();
   const bool served = reply != nullptr && reply->rows == in.count() && !reply->served[member];
-  const MultiplyOutcome outcome = served ? Serve(group, member, in, out) : Request(group, member, in, out);
+  const MultiplyOutcome outcome =
+      served ? Serve(group, member, in, out) : Request(group, member, in, out);
   if (outcome != MultiplyOutcome::kOk) {
     // The evaluation ends here, so the schedule that not_finite_ waits for has ended too.
     DropReplies();
@@ -35,23 +38,28 @@ MultiplyOutcome GroupMultiplier::Multiply(uint32_t group, uint32_t member, const
   return outcome;
 }
 
-MultiplyOutcome GroupMultiplier::Serve(uint32_t group, uint32_t member, const InputRows& in, const OutputRows& out) {
+MultiplyOutcome GroupMultiplier::Serve(uint32_t group, uint32_t member, const InputRows& in,
+                                       const OutputRows& out) {
   Reply& reply = *open_[group];
-  const size_t d = channel_.model().groups[group].d, o = channel_.model().groups[group].members[member].o;
+  const size_t d = channel_.model().groups[group].d,
+               o = channel_.model().groups[group].members[member].o;
   bool same = true;
   for (int64_t i = 0; i < reply.rows; ++i) {
-    same &= SameBytes(in.Row(i), reply.input.data() + static_cast<size_t>(i) * d, d * sizeof(float));
+    same &=
+        SameBytes(in.Row(i), reply.input.data() + static_cast<size_t>(i) * d, d * sizeof(float));
   }
   if (!same) return MultiplyOutcome::kRefused;
   for (int64_t i = 0; i < reply.rows; ++i) {
-    std::memcpy(out.Row(i), reply.outputs[member].data() + static_cast<size_t>(i) * o, o * sizeof(float));
+    std::memcpy(out.Row(i), reply.outputs[member].data() + static_cast<size_t>(i) * o,
+                o * sizeof(float));
   }
   reply.served[member] = true;
   if (--reply.unserved == 0) Drop(group);
   return MultiplyOutcome::kOk;
 }
 
-MultiplyOutcome GroupMultiplier::Request(uint32_t group, uint32_t member, const InputRows& in, const OutputRows& out) {
+MultiplyOutcome GroupMultiplier::Request(uint32_t group, uint32_t member, const InputRows& in,
+                                         const OutputRows& out) {
   const ChannelGroup& g = channel_.model().groups[group];
   const size_t d = g.d;
   const int64_t rows = in.count();
@@ -82,11 +90,14 @@ MultiplyOutcome GroupMultiplier::Request(uint32_t group, uint32_t member, const 
     for (int64_t i = 0; i < n; ++i) {
       const char* row = in.Row(first + i);
       std::memcpy(input + static_cast<size_t>(i) * d, row, d * sizeof(float));
-      if (reply) std::memcpy(reply->input.data() + static_cast<size_t>(first + i) * d, row, d * sizeof(float));
+      if (reply)
+        std::memcpy(reply->input.data() + static_cast<size_t>(first + i) * d, row,
+                    d * sizeof(float));
     }
     const CallStatus status = channel_.Call(group, static_cast<uint32_t>(n));
     if (status == CallStatus::kNotFinite) {
-      not_finite_ = true;  // the rows are zeros; the evaluation goes on, so that the cloud sees nothing of it
+      not_finite_ =
+          true;  // the rows are zeros; the evaluation goes on, so that the cloud sees nothing of it
     } else if (status != CallStatus::kOk) {
       return MultiplyOutcome::kFailed;
     }
@@ -94,9 +105,11 @@ MultiplyOutcome GroupMultiplier::Request(uint32_t group, uint32_t member, const 
       const size_t o = g.members[m].o;
       const float* products = channel_.Output(group, static_cast<uint32_t>(n), m);
       if (m == member) {
-        for (int64_t i = 0; i < n; ++i) std::memcpy(out.Row(first + i), products + static_cast<size_t>(i) * o, o * sizeof(float));
+        for (int64_t i = 0; i < n; ++i)
+          std::memcpy(out.Row(first + i), products + static_cast<size_t>(i) * o, o * sizeof(float));
       } else {
-        std::memcpy(reply->outputs[m].data() + static_cast<size_t>(first) * o, products, static_cast<size_t>(n) * o * sizeof(float));
+        std::memcpy(reply->outputs[m].data() + static_cast<size_t>(first) * o, products,
+                    static_cast<size_t>(n) * o * sizeof(float));
       }
     }
   }

@@ -21,13 +21,17 @@ constexpr uint32_t kQkv = 0, kOutput = 1;
 
 // Groups: {q, k, v} with d = 6, and one of a single matrix.
 ChannelModel Model() {
-  return {{{6, {{"blk.0.attn_q.weight", 0, 5}, {"blk.0.attn_k.weight", 0, 3}, {"blk.0.attn_v.weight", 0, 2}}},
+  return {{{6,
+            {{"blk.0.attn_q.weight", 0, 5},
+             {"blk.0.attn_k.weight", 0, 3},
+             {"blk.0.attn_v.weight", 0, 2}}},
            {4, {{"output.weight", 0, 7}}}}};
 }
 
 float Product(uint32_t group, uint32_t member, uint32_t j, const float* x, uint32_t d) {
   float sum = 0;
-  for (uint32_t i = 0; i < d; ++i) sum += x[i] * static_cast<float>(1 + group + member * 10 + j + i);
+  for (uint32_t i = 0; i < d; ++i)
+    sum += x[i] * static_cast<float>(1 + group + member * 10 + j + i);
   return sum;
 }
 
@@ -38,7 +42,9 @@ class FakeChannel : public ChannelClient {
   uint32_t MaxRows(uint32_t) const override { return max_rows; }
   bool harden() const override { return false; }
   float* Input() override { return input_.data(); }
-  const float* Output(uint32_t, uint32_t, uint32_t member) const override { return outputs_.at(member).data(); }
+  const float* Output(uint32_t, uint32_t, uint32_t member) const override {
+    return outputs_.at(member).data();
+  }
   CallStatus Call(uint32_t group, uint32_t rows) override {
     calls.emplace_back(group, rows);
     const ChannelGroup& g = model_.groups[group];
@@ -77,12 +83,26 @@ class GroupMultiplierTest : public testing::Test {
     const ChannelGroup& g = channel_.model().groups[group];
     const size_t d = g.d, o = g.members[member].o, rows = x.size() / d;
     out_.assign(rows * o, -1);
-    const InputRows in{reinterpret_cast<const char*>(x.data()), static_cast<int64_t>(rows), 1, 1, d * 4, d * 4 * rows, d * 4 * rows};
-    const OutputRows out{reinterpret_cast<char*>(out_.data()), static_cast<int64_t>(rows), 1, 1, o * 4, o * 4 * rows, o * 4 * rows};
+    const InputRows in{reinterpret_cast<const char*>(x.data()),
+                       static_cast<int64_t>(rows),
+                       1,
+                       1,
+                       d * 4,
+                       d * 4 * rows,
+                       d * 4 * rows};
+    const OutputRows out{reinterpret_cast<char*>(out_.data()),
+                         static_cast<int64_t>(rows),
+                         1,
+                         1,
+                         o * 4,
+                         o * 4 * rows,
+                         o * 4 * rows};
     const MultiplyOutcome outcome = multiplier_.Multiply(group, member, in, out);
     if (outcome == MultiplyOutcome::kOk && channel_.status == CallStatus::kOk) {
       for (uint32_t r = 0; r < rows; ++r) {
-        for (uint32_t j = 0; j < o; ++j) EXPECT_EQ(out_[r * o + j], Product(group, member, j, x.data() + r * d, g.d)) << r << " " << j;
+        for (uint32_t j = 0; j < o; ++j)
+          EXPECT_EQ(out_[r * o + j], Product(group, member, j, x.data() + r * d, g.d))
+              << r << " " << j;
       }
     }
     return outcome;
@@ -94,13 +114,15 @@ class GroupMultiplierTest : public testing::Test {
 
 TEST_F(GroupMultiplierTest, OneCallServesTheWholeGroup) {
   const auto x = Input(kQkv, 2);
-  for (const uint32_t member : {0u, 1u, 2u}) EXPECT_EQ(Multiply(kQkv, member, x), MultiplyOutcome::kOk);
+  for (const uint32_t member : {0u, 1u, 2u})
+    EXPECT_EQ(Multiply(kQkv, member, x), MultiplyOutcome::kOk);
   EXPECT_THAT(channel_.calls, ElementsAre(Pair(kQkv, 2)));
 }
 
 TEST_F(GroupMultiplierTest, AnyMemberMayComeFirst) {
   const auto x = Input(kQkv, 3);
-  for (const uint32_t member : {2u, 0u, 1u}) EXPECT_EQ(Multiply(kQkv, member, x), MultiplyOutcome::kOk);
+  for (const uint32_t member : {2u, 0u, 1u})
+    EXPECT_EQ(Multiply(kQkv, member, x), MultiplyOutcome::kOk);
   EXPECT_THAT(channel_.calls, ElementsAre(Pair(kQkv, 3)));
 }
 
@@ -116,7 +138,8 @@ TEST_F(GroupMultiplierTest, AnotherGroupInBetweenDoesNotMatter) {
 TEST_F(GroupMultiplierTest, EqualInputsAreNeverFoundByValue) {
   const auto x = Input(kQkv, 1);
   for (int evaluation = 0; evaluation < 3; ++evaluation) {
-    for (const uint32_t member : {0u, 1u, 2u}) EXPECT_EQ(Multiply(kQkv, member, x), MultiplyOutcome::kOk);
+    for (const uint32_t member : {0u, 1u, 2u})
+      EXPECT_EQ(Multiply(kQkv, member, x), MultiplyOutcome::kOk);
     EXPECT_TRUE(multiplier_.EndEvaluation());
   }
   const auto y = Input(kOutput, 1);
@@ -169,13 +192,16 @@ TEST_F(GroupMultiplierTest, NoRowsNoCall) {
 TEST_F(GroupMultiplierTest, ManyRowsGoOutInPieces) {
   channel_.max_rows = 4;
   const auto x = Input(kQkv, 10);
-  for (const uint32_t member : {1u, 0u, 2u}) EXPECT_EQ(Multiply(kQkv, member, x), MultiplyOutcome::kOk);
+  for (const uint32_t member : {1u, 0u, 2u})
+    EXPECT_EQ(Multiply(kQkv, member, x), MultiplyOutcome::kOk);
   Multiply(kOutput, 0, Input(kOutput, 8));
-  EXPECT_THAT(channel_.calls, ElementsAre(Pair(kQkv, 4), Pair(kQkv, 4), Pair(kQkv, 2), Pair(kOutput, 4), Pair(kOutput, 4)));
+  EXPECT_THAT(channel_.calls, ElementsAre(Pair(kQkv, 4), Pair(kQkv, 4), Pair(kQkv, 2),
+                                          Pair(kOutput, 4), Pair(kOutput, 4)));
 }
 
 TEST_F(GroupMultiplierTest, StridedRowsInThreeDimensions) {
-  // Rows (i1, i2) of a [2][3] block whose rows are 9 floats apart and whose planes are 40 floats apart; out likewise.
+  // Rows (i1, i2) of a [2][3] block whose rows are 9 floats apart and whose planes are 40 floats
+  // apart; out likewise.
   const uint32_t d = 6, o = 5;
   std::vector<float> x(200), y(200, -1);
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 7 % 31);
@@ -185,7 +211,8 @@ TEST_F(GroupMultiplierTest, StridedRowsInThreeDimensions) {
   EXPECT_THAT(channel_.calls, ElementsAre(Pair(kQkv, 6)));
   for (size_t i2 = 0; i2 < 2; ++i2) {
     for (size_t i1 = 0; i1 < 3; ++i1) {
-      for (uint32_t j = 0; j < o; ++j) EXPECT_EQ(y[i2 * 50 + i1 * 8 + j], Product(kQkv, 0, j, &x[i2 * 40 + i1 * 9], d));
+      for (uint32_t j = 0; j < o; ++j)
+        EXPECT_EQ(y[i2 * 50 + i1 * 8 + j], Product(kQkv, 0, j, &x[i2 * 40 + i1 * 9], d));
       EXPECT_EQ(y[i2 * 50 + i1 * 8 + o], -1) << "written past the row";
     }
   }
@@ -208,7 +235,8 @@ TEST_F(GroupMultiplierTest, NotFiniteFailsAtTheEndOfTheEvaluation) {
 TEST_F(GroupMultiplierTest, NotFiniteIsServedToTheWholeGroupWithoutAnotherCall) {
   const auto x = Input(kQkv, 1);
   channel_.status = CallStatus::kNotFinite;
-  for (const uint32_t member : {0u, 1u, 2u}) EXPECT_EQ(Multiply(kQkv, member, x), MultiplyOutcome::kOk);
+  for (const uint32_t member : {0u, 1u, 2u})
+    EXPECT_EQ(Multiply(kQkv, member, x), MultiplyOutcome::kOk);
   EXPECT_EQ(channel_.calls.size(), 1u);
   EXPECT_FALSE(multiplier_.EndEvaluation());
 }
@@ -220,7 +248,8 @@ TEST_F(GroupMultiplierTest, AFailedCallLeavesNothingBehind) {
   EXPECT_EQ(Multiply(kOutput, 0, Input(kOutput, 1)), MultiplyOutcome::kFailed);
   channel_.status = CallStatus::kOk;
   EXPECT_EQ(Multiply(kQkv, 1, x), MultiplyOutcome::kOk);
-  EXPECT_THAT(channel_.calls, ElementsAre(Pair(kQkv, 1), Pair(kOutput, 1), Pair(kQkv, 1))) << "the old reply was used";
+  EXPECT_THAT(channel_.calls, ElementsAre(Pair(kQkv, 1), Pair(kOutput, 1), Pair(kQkv, 1)))
+      << "the old reply was used";
 }
 
 TEST_F(GroupMultiplierTest, AnEndedSessionFailsEverything) {
@@ -230,7 +259,8 @@ TEST_F(GroupMultiplierTest, AnEndedSessionFailsEverything) {
 }
 
 TEST(SameBytesTest, SeesEveryByte) {
-  for (const size_t size : {size_t{0}, size_t{1}, size_t{7}, size_t{8}, size_t{9}, size_t{64}, size_t{67}}) {
+  for (const size_t size :
+       {size_t{0}, size_t{1}, size_t{7}, size_t{8}, size_t{9}, size_t{64}, size_t{67}}) {
     std::vector<uint8_t> a(size, 5), b(size, 5);
     EXPECT_TRUE(SameBytes(a.data(), b.data(), size));
     for (size_t i = 0; i < size; ++i) {
@@ -262,8 +292,9 @@ TEST(WeightTableTest, ALinearTokenEmbeddingIsNoHead) {
 
 TEST(WeightTableTest, EveryMatrixLandsOnceUntilItIsFreed) {
   WeightTable table(Model());
-  std::vector<WeightRef*> all{table.Find("blk.0.attn_q.weight", 6, 5), table.Find("blk.0.attn_k.weight", 6, 3),
-                              table.Find("blk.0.attn_v.weight", 6, 2), table.Find("output.weight", 4, 7)};
+  std::vector<WeightRef*> all{
+      table.Find("blk.0.attn_q.weight", 6, 5), table.Find("blk.0.attn_k.weight", 6, 3),
+      table.Find("blk.0.attn_v.weight", 6, 2), table.Find("output.weight", 4, 7)};
   for (WeightRef* weight : all) {
     EXPECT_FALSE(table.AllLanded());
     EXPECT_TRUE(table.Land(*weight));

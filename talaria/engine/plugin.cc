@@ -1,9 +1,11 @@
-// libggml-talaria.so: the ggml backend through which stock llama.cpp programs hand their matrix products to Talaria. It holds no
-// key and no weight; it packs rows into the channel and unpacks products (group_multiplier.h).
+// libggml-talaria.so: the ggml backend through which stock llama.cpp programs hand their matrix
+// products to Talaria. It holds no key and no weight; it packs rows into the channel and unpacks
+// products (group_multiplier.h).
 //
-// Two devices. The registered one is an accelerator whose buffer type takes the offloaded matrices (weight_buffer.h). The
-// backend object belongs to a second one, whose buffer type is the CPU's, because the scheduler allocates our results there: so
-// no activation is ever copied between backends.
+// Two devices. The registered one is an accelerator whose buffer type takes the offloaded matrices
+// (weight_buffer.h). The backend object belongs to a second one, whose buffer type is the CPU's,
+// because the scheduler allocates our results there: so no activation is ever copied between
+// backends.
 #include <ggml-backend-impl.h>
 #include <ggml-cpu.h>
 #include <unistd.h>
@@ -33,9 +35,10 @@ const char* const kName = "Talaria";
 struct Evaluator {
   explicit Evaluator(ChannelClient& channel) : multiplier(channel) {}
   GroupMultiplier multiplier;
-  // The last product of the graph that the scheduler split last, which is the graph that it evaluates next: it shows every split
-  // of ours to GraphOptimize, in order, before it evaluates anything, and splits again before it evaluates another graph. This
-  // is the output head for text generation, and whatever comes last when there is no head (embeddings, an encoder).
+  // The last product of the graph that the scheduler split last, which is the graph that it
+  // evaluates next: it shows every split of ours to GraphOptimize, in order, before it evaluates
+  // anything, and splits again before it evaluates another graph. This is the output head for text
+  // generation, and whatever comes last when there is no head (embeddings, an encoder).
   const ggml_tensor* last_product = nullptr;
 };
 
@@ -54,33 +57,50 @@ bool IsNoOperation(const ggml_tensor* node) {
   }
 }
 
-bool IsProduct(const ggml_tensor* node) { return node->op == GGML_OP_MUL_MAT && (node->flags & GGML_TENSOR_FLAG_COMPUTE) != 0; }
+bool IsProduct(const ggml_tensor* node) {
+  return node->op == GGML_OP_MUL_MAT && (node->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
+}
 
-// Shapes and types of a product that this backend can carry out with `weight`: [d] x [d, o] for every row of source 1.
+// Shapes and types of a product that this backend can carry out with `weight`: [d] x [d, o] for
+// every row of source 1.
 bool Fits(const ggml_tensor* node, const WeightRef& weight) {
   const ggml_tensor* a = node->src[0];
   const ggml_tensor* b = node->src[1];
-  return a->ne[0] == weight.d && a->ne[1] == weight.o && a->ne[2] == 1 && a->ne[3] == 1 && b->type == GGML_TYPE_F32 &&
-         b->ne[0] == weight.d && b->nb[0] == sizeof(float) && node->type == GGML_TYPE_F32 && node->ne[0] == weight.o &&
-         node->nb[0] == sizeof(float);
+  return a->ne[0] == weight.d && a->ne[1] == weight.o && a->ne[2] == 1 && a->ne[3] == 1 &&
+         b->type == GGML_TYPE_F32 && b->ne[0] == weight.d && b->nb[0] == sizeof(float) &&
+         node->type == GGML_TYPE_F32 && node->ne[0] == weight.o && node->nb[0] == sizeof(float);
 }
 
 MultiplyOutcome Multiply(GroupMultiplier& multiplier, ggml_tensor* node) {
   const WeightRef* weight = WeightOf(node->src[0]);
-  if (weight == nullptr || !Fits(node, *weight)) Refuse(*g_state, "a product of another shape than was asked about");
+  if (weight == nullptr || !Fits(node, *weight))
+    Refuse(*g_state, "a product of another shape than was asked about");
   const ggml_tensor* x = node->src[1];
-  const InputRows in{static_cast<const char*>(x->data), x->ne[1], x->ne[2], x->ne[3], x->nb[1], x->nb[2], x->nb[3]};
-  const OutputRows out{static_cast<char*>(node->data), node->ne[1], node->ne[2], node->ne[3], node->nb[1], node->nb[2], node->nb[3]};
+  const InputRows in{static_cast<const char*>(x->data),
+                     x->ne[1],
+                     x->ne[2],
+                     x->ne[3],
+                     x->nb[1],
+                     x->nb[2],
+                     x->nb[3]};
+  const OutputRows out{static_cast<char*>(node->data),
+                       node->ne[1],
+                       node->ne[2],
+                       node->ne[3],
+                       node->nb[1],
+                       node->nb[2],
+                       node->nb[3]};
   return multiplier.Multiply(weight->group, weight->member, in, out);
 }
 
-// Never GGML_STATUS_ABORTED, which llama.cpp's server answers with the same rows in smaller batches.
+// Never GGML_STATUS_ABORTED, which llama.cpp's server answers with the same rows in smaller
+// batches.
 ggml_status GraphCompute(ggml_backend_t backend, ggml_cgraph* graph) {
   const std::lock_guard lock(g_state->mutex);
   Evaluator& evaluator = Of(backend);
   if (!g_state->weights.AllLanded()) {
-    std::fprintf(stderr, "talaria: only %zu of %zu matrices were loaded; nothing is evaluated\n", g_state->weights.landed(),
-                 g_state->weights.size());
+    std::fprintf(stderr, "talaria: only %zu of %zu matrices were loaded; nothing is evaluated\n",
+                 g_state->weights.landed(), g_state->weights.size());
     return GGML_STATUS_FAILED;
   }
   if (!g_state->announced) {
@@ -101,21 +121,25 @@ ggml_status GraphCompute(ggml_backend_t backend, ggml_cgraph* graph) {
       case MultiplyOutcome::kRefused:
         Refuse(*g_state, "two matrices of a group were given different inputs");
     }
-    if (node == evaluator.last_product && !evaluator.multiplier.EndEvaluation()) return GGML_STATUS_FAILED;
+    if (node == evaluator.last_product && !evaluator.multiplier.EndEvaluation())
+      return GGML_STATUS_FAILED;
   }
   // Without a scheduler every graph is an evaluation of its own.
-  if (evaluator.last_product == nullptr && !evaluator.multiplier.EndEvaluation()) return GGML_STATUS_FAILED;
+  if (evaluator.last_product == nullptr && !evaluator.multiplier.EndEvaluation())
+    return GGML_STATUS_FAILED;
   return GGML_STATUS_SUCCESS;
 }
 
 // Nothing is reordered; see Evaluator::last_product.
-void GraphOptimize(ggml_backend_t backend, ggml_cgraph* graph, ggml_backend_graph_optimize_params*) {
+void GraphOptimize(ggml_backend_t backend, ggml_cgraph* graph,
+                   ggml_backend_graph_optimize_params*) {
   const std::lock_guard lock(g_state->mutex);
   Evaluator& evaluator = Of(backend);
   evaluator.multiplier.DropReplies();
   const int nodes = ggml_graph_n_nodes(graph);
   for (int i = 0; i < nodes; ++i) {
-    if (const ggml_tensor* node = ggml_graph_node(graph, i); IsProduct(node)) evaluator.last_product = node;
+    if (const ggml_tensor* node = ggml_graph_node(graph, i); IsProduct(node))
+      evaluator.last_product = node;
   }
 }
 
@@ -139,7 +163,8 @@ bool SupportsBufferType(ggml_backend_dev_t, ggml_backend_buffer_type_t type) {
 }
 
 ggml_backend_t InitBackend(ggml_backend_dev_t, const char*) {
-  static ggml_guid guid = {0x74, 0x61, 0x6c, 0x61, 0x72, 0x69, 0x61, 0x2d, 0x65, 0x6e, 0x67, 0x69, 0x6e, 0x65, 0x2d, 0x31};
+  static ggml_guid guid = {0x74, 0x61, 0x6c, 0x61, 0x72, 0x69, 0x61, 0x2d,
+                           0x65, 0x6e, 0x67, 0x69, 0x6e, 0x65, 0x2d, 0x31};
   ggml_backend_i i{};
   i.get_name = BackendName;
   i.free = FreeBackend;
@@ -159,9 +184,12 @@ void DeviceProperties(ggml_backend_dev_t device, ggml_backend_dev_props* propert
   properties->type = DeviceType(device);
 }
 ggml_backend_buffer_type_t WeightDeviceBufferType(ggml_backend_dev_t) { return WeightBufferType(); }
-ggml_backend_buffer_type_t ComputeDeviceBufferType(ggml_backend_dev_t) { return ggml_backend_cpu_buffer_type(); }
+ggml_backend_buffer_type_t ComputeDeviceBufferType(ggml_backend_dev_t) {
+  return ggml_backend_cpu_buffer_type();
+}
 
-void InitDevice(ggml_backend_device* device, ggml_backend_buffer_type_t (*buffer_type)(ggml_backend_dev_t)) {
+void InitDevice(ggml_backend_device* device,
+                ggml_backend_buffer_type_t (*buffer_type)(ggml_backend_dev_t)) {
   device->iface.get_name = DeviceName;
   device->iface.get_description = DeviceDescription;
   device->iface.get_memory = DeviceMemory;
@@ -181,7 +209,8 @@ size_t RegDeviceCount(ggml_backend_reg_t) { return 1; }
 ggml_backend_dev_t RegDevice(ggml_backend_reg_t, size_t) { return &g_weight_device; }
 void* RegProcAddress(ggml_backend_reg_t, const char*) { return nullptr; }
 
-// llama.cpp goes on without a plug-in that cannot be loaded, and then multiplies by zeros. So there is no way back from here.
+// llama.cpp goes on without a plug-in that cannot be loaded, and then multiplies by zeros. So there
+// is no way back from here.
 [[noreturn]] void Exit(const std::string& why) {
   const std::string line = "talaria: " + why + "\n";
   [[maybe_unused]] const ssize_t n = write(STDERR_FILENO, line.data(), line.size());
@@ -192,7 +221,8 @@ void Init() {
   if (std::strcmp(ggml_version(), TALARIA_GGML_VERSION) != 0) {
     Exit(std::string("this plug-in is for ggml " TALARIA_GGML_VERSION ", not ") + ggml_version());
   }
-  Result<std::unique_ptr<ChannelClient>> channel = ChannelClient::Connect(kSharedMemoryFd, kSocketFd);
+  Result<std::unique_ptr<ChannelClient>> channel =
+      ChannelClient::Connect(kSharedMemoryFd, kSocketFd);
   if (!channel.ok()) Exit(channel.status().message());
   close(kSharedMemoryFd);
   close(kSocketFd);

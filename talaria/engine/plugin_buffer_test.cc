@@ -1,5 +1,5 @@
-// The plug-in's devices and buffers through ggml's own interface, without llama.cpp. Each case is a child process, because most
-// of what is tested ends the process.
+// The plug-in's devices and buffers through ggml's own interface, without llama.cpp. Each case is a
+// child process, because most of what is tested ends the process.
 #include <ggml-alloc.h>
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
@@ -13,9 +13,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <vector>
-#include <functional>
 
 #include "talaria/engine/channel.h"
 
@@ -28,7 +28,8 @@ using ::testing::IsEmpty;
 constexpr int kD = 8, kQ = 6, kK = 4;
 
 ChannelModel Model() {
-  return {{{kD, {{"blk.0.attn_q.weight", 0, kQ}, {"blk.0.attn_k.weight", 0, kK}}}, {kD, {{"token_embd.weight", 1, 12}}}}};
+  return {{{kD, {{"blk.0.attn_q.weight", 0, kQ}, {"blk.0.attn_k.weight", 0, kK}}},
+           {kD, {{"token_embd.weight", 1, 12}}}}};
 }
 
 // y[j] = sum(x) + j + 100 m.
@@ -77,13 +78,16 @@ class Tensors {
     ggml_set_name(t, name);
     return t;
   }
-  ggml_backend_buffer_t AllocateIn(ggml_backend_buffer_type_t type) { return ggml_backend_alloc_ctx_tensors_from_buft(context_, type); }
+  ggml_backend_buffer_t AllocateIn(ggml_backend_buffer_type_t type) {
+    return ggml_backend_alloc_ctx_tensors_from_buft(context_, type);
+  }
 
  private:
   ggml_context* context_;
 };
 
-Outcome InChild(const std::function<void(const Device&)>& body, const ChannelServer::Handler& handler = Products) {
+Outcome InChild(const std::function<void(const Device&)>& body,
+                const ChannelServer::Handler& handler = Products) {
   auto server = ChannelServer::Create(Model(), 1 << 20);
   EXPECT_TRUE(server.ok());
   const pid_t pid = fork();
@@ -162,7 +166,9 @@ TEST(BufferTest, EveryWayToReadOrChangeAHoleIsFatal) {
         std::vector<uint8_t> bytes(ggml_nbytes(t));
         ggml_backend_tensor_get(t, bytes.data(), 0, bytes.size());
       },
-      [](ggml_backend_buffer_t, ggml_tensor* t) { ggml_backend_tensor_memset(t, 0, 0, ggml_nbytes(t)); },
+      [](ggml_backend_buffer_t, ggml_tensor* t) {
+        ggml_backend_tensor_memset(t, 0, 0, ggml_nbytes(t));
+      },
       [](ggml_backend_buffer_t buffer, ggml_tensor*) { ggml_backend_buffer_clear(buffer, 0); },
       [](ggml_backend_buffer_t, ggml_tensor* t) {  // as the scheduler copies an input to the CPU
         Tensors host;
@@ -204,7 +210,9 @@ TEST(SupportsOpTest, ProductsWithTheModelsMatricesOnly) {
     REQUIRE(weights.AllocateIn(device.buft) != nullptr);
     Tensors graph;
     ggml_context* c = graph.get();
-    const auto supports = [&](ggml_tensor* op) { return ggml_backend_dev_supports_op(device.dev, op); };
+    const auto supports = [&](ggml_tensor* op) {
+      return ggml_backend_dev_supports_op(device.dev, op);
+    };
     ggml_tensor* x = ggml_new_tensor_2d(c, GGML_TYPE_F32, kD, 3);
     REQUIRE(supports(ggml_mul_mat(c, q, x)));
     REQUIRE(supports(ggml_mul_mat(c, head, x)));
@@ -256,14 +264,18 @@ struct Graph {
     backend = ggml_backend_dev_init(device.dev, nullptr);
     REQUIRE(ggml_backend_get_default_buffer_type(backend) == ggml_backend_cpu_buffer_type());
   }
-  ggml_tensor* Input(int64_t n1, int64_t n2 = 1) { return ggml_new_tensor_3d(tensors.get(), GGML_TYPE_F32, kD, n1, n2); }
+  ggml_tensor* Input(int64_t n1, int64_t n2 = 1) {
+    return ggml_new_tensor_3d(tensors.get(), GGML_TYPE_F32, kD, n1, n2);
+  }
   ggml_status Compute(std::initializer_list<ggml_tensor*> results) {
     ggml_cgraph* graph = ggml_new_graph(tensors.get());
     for (ggml_tensor* t : results) ggml_build_forward_expand(graph, t);
     REQUIRE(tensors.AllocateIn(ggml_backend_cpu_buffer_type()) != nullptr);
-    for (ggml_tensor* t = ggml_get_first_tensor(tensors.get()); t != nullptr; t = ggml_get_next_tensor(tensors.get(), t)) {
+    for (ggml_tensor* t = ggml_get_first_tensor(tensors.get()); t != nullptr;
+         t = ggml_get_next_tensor(tensors.get(), t)) {
       if (t->op != GGML_OP_NONE || t->type != GGML_TYPE_F32) continue;
-      for (int64_t i = 0; i < ggml_nelements(t); ++i) static_cast<float*>(t->data)[i] = static_cast<float>(i % 13);
+      for (int64_t i = 0; i < ggml_nelements(t); ++i)
+        static_cast<float*>(t->data)[i] = static_cast<float>(i % 13);
     }
     return ggml_backend_graph_compute(backend, graph);
   }
@@ -271,16 +283,19 @@ struct Graph {
 
 float RowSum(const ggml_tensor* x, int64_t i1, int64_t i2) {
   float sum = 0;
-  const char* row = static_cast<const char*>(x->data) + static_cast<size_t>(i1) * x->nb[1] + static_cast<size_t>(i2) * x->nb[2];
+  const char* row = static_cast<const char*>(x->data) + static_cast<size_t>(i1) * x->nb[1] +
+                    static_cast<size_t>(i2) * x->nb[2];
   for (int i = 0; i < kD; ++i) sum += reinterpret_cast<const float*>(row)[i];
   return sum;
 }
 void RequireProducts(const ggml_tensor* y, const ggml_tensor* x, int member) {
   for (int64_t i2 = 0; i2 < y->ne[2]; ++i2) {
     for (int64_t i1 = 0; i1 < y->ne[1]; ++i1) {
-      const char* row = static_cast<const char*>(y->data) + static_cast<size_t>(i1) * y->nb[1] + static_cast<size_t>(i2) * y->nb[2];
+      const char* row = static_cast<const char*>(y->data) + static_cast<size_t>(i1) * y->nb[1] +
+                        static_cast<size_t>(i2) * y->nb[2];
       for (int64_t j = 0; j < y->ne[0]; ++j) {
-        REQUIRE(reinterpret_cast<const float*>(row)[j] == RowSum(x, i1, i2) + static_cast<float>(j + 100 * member));
+        REQUIRE(reinterpret_cast<const float*>(row)[j] ==
+                RowSum(x, i1, i2) + static_cast<float>(j + 100 * member));
       }
     }
   }
@@ -306,8 +321,9 @@ TEST(ComputeTest, ThreeDimensionsAndStrides) {
     Graph graph(device);
     ggml_context* c = graph.tensors.get();
     ggml_tensor* x = graph.Input(3, 4);
-    ggml_tensor* part = ggml_view_3d(c, x, kD, 2, 3, x->nb[1], x->nb[2], x->nb[1]);       // rows 1.. of planes 0..2
-    ggml_tensor* turned = ggml_permute(c, x, 0, 2, 1, 3);                                  // planes and rows exchanged
+    ggml_tensor* part =
+        ggml_view_3d(c, x, kD, 2, 3, x->nb[1], x->nb[2], x->nb[1]);  // rows 1.. of planes 0..2
+    ggml_tensor* turned = ggml_permute(c, x, 0, 2, 1, 3);            // planes and rows exchanged
     ggml_tensor* y1 = ggml_mul_mat(c, graph.q, part);
     ggml_tensor* y2 = ggml_mul_mat(c, graph.head, turned);
     REQUIRE(graph.Compute({y1, y2}) == GGML_STATUS_SUCCESS);
@@ -335,7 +351,8 @@ TEST(ComputeTest, NoRowsAndUnselectedBranchesMakeNoCall) {
 TEST(ComputeTest, NothingBeforeEveryMatrixLanded) {
   const Outcome outcome = InChild([](const Device& device) {
     Graph graph(device, /*all=*/false);
-    REQUIRE(graph.Compute({ggml_mul_mat(graph.tensors.get(), graph.q, graph.Input(1))}) == GGML_STATUS_FAILED);
+    REQUIRE(graph.Compute({ggml_mul_mat(graph.tensors.get(), graph.q, graph.Input(1))}) ==
+            GGML_STATUS_FAILED);
   });
   ExpectFine(outcome);
   EXPECT_EQ(outcome.calls, 0u);
@@ -353,19 +370,23 @@ TEST(ComputeTest, DifferentInputsWithinAGroupAreFatal) {
   }));
 }
 
-// With a scheduler, an evaluation is a graph of several splits, and a row that is not finite fails it at the last product of the
-// last one, whichever matrix that is: here the head comes first and q last, with work for the CPU in between.
+// With a scheduler, an evaluation is a graph of several splits, and a row that is not finite fails
+// it at the last product of the last one, whichever matrix that is: here the head comes first and q
+// last, with work for the CPU in between.
 TEST(ComputeTest, NotFiniteFailsAtTheLastProductOfTheScheduledGraph) {
   const auto run = [](bool bad_head, ggml_status expected) {
     const Outcome outcome = InChild(
         [expected](const Device& device) {
-          REQUIRE(ggml_backend_load((std::string(std::getenv("TALARIA_LLAMA_DIR")) + "/bin/libggml-cpu.so").c_str()) != nullptr);
+          REQUIRE(ggml_backend_load(
+                      (std::string(std::getenv("TALARIA_LLAMA_DIR")) + "/bin/libggml-cpu.so")
+                          .c_str()) != nullptr);
           ggml_backend_t cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
           REQUIRE(cpu != nullptr);
           Graph graph(device);
           ggml_context* c = graph.tensors.get();
           ggml_backend_t backends[] = {graph.backend, cpu};
-          ggml_backend_sched_t scheduler = ggml_backend_sched_new(backends, nullptr, 2, 64, false, false);
+          ggml_backend_sched_t scheduler =
+              ggml_backend_sched_new(backends, nullptr, 2, 64, false, false);
           ggml_tensor* x = graph.Input(2);
           ggml_set_input(x);
           ggml_tensor* first = ggml_mul_mat(c, graph.head, x);

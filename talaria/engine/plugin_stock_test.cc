@@ -1,9 +1,9 @@
-// Stock llama.cpp programs with the plug-in, on a hollow model: what must work works, and whatever else happens, nothing is ever
-// answered.
+// Stock llama.cpp programs with the plug-in, on a hollow model: what must work works, and whatever
+// else happens, nothing is ever answered.
+#include <ggml.h>
+#include <gguf.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <gguf.h>
-#include <ggml.h>
 
 #include <atomic>
 #include <csignal>
@@ -20,9 +20,9 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::HollowModel;
 using ::testing::IsEmpty;
 using ::testing::Not;
-using testing::HollowModel;
 using testing::StockProgram;
 using testing::StockResult;
 
@@ -31,14 +31,17 @@ class StockTest : public ::testing::Test {
   static void SetUpTestSuite() {
     char pattern[] = "/tmp/talaria-stock-test-XXXXXX";
     folder_ = mkdtemp(pattern);
-    ASSERT_TRUE(testing::WriteTinyModel(folder_ + "/whole.gguf", {.seed = 3, .tied_head = false}).ok());
-    Result<HollowModel> model = testing::MakeHollow(folder_ + "/whole.gguf", folder_ + "/hollow.gguf");
+    ASSERT_TRUE(
+        testing::WriteTinyModel(folder_ + "/whole.gguf", {.seed = 3, .tied_head = false}).ok());
+    Result<HollowModel> model =
+        testing::MakeHollow(folder_ + "/whole.gguf", folder_ + "/hollow.gguf");
     ASSERT_TRUE(model.ok());
     model_ = new HollowModel(std::move(*model));
   }
   static void TearDownTestSuite() { std::filesystem::remove_all(folder_); }
 
-  StockResult Run(const std::string& program, std::vector<std::string> arguments, ChannelOptions options = {}, const std::string& plugin = TALARIA_PLUGIN) {
+  StockResult Run(const std::string& program, std::vector<std::string> arguments,
+                  ChannelOptions options = {}, const std::string& plugin = TALARIA_PLUGIN) {
     StockProgram stock;
     stock.path = std::string(std::getenv("TALARIA_LLAMA_DIR")) + "/bin/" + program;
     stock.arguments = std::move(arguments);
@@ -46,19 +49,25 @@ class StockTest : public ::testing::Test {
     auto server = ChannelServer::Create(channel_, size_t{16} << 20, options);
     EXPECT_TRUE(server.ok());
     const ChannelServer::Handler products = testing::FloatProducts(*model_);
-    Result<StockResult> result = testing::RunStockProgram(stock, server->get(), [&](const CallView& call) {
-      ++calls_;
-      return handler_ ? handler_(call) : products(call);
-    });
+    Result<StockResult> result =
+        testing::RunStockProgram(stock, server->get(), [&](const CallView& call) {
+          ++calls_;
+          return handler_ ? handler_(call) : products(call);
+        });
     EXPECT_TRUE(result.ok()) << result.status().ToString();
     return result.ok() ? *result : StockResult{};
   }
   StockResult Bench(ChannelOptions options = {}, const std::string& plugin = TALARIA_PLUGIN) {
-    return Run("llama-bench", {"-m", Hollow(), "-t", "1", "-p", "8", "-n", "4", "-r", "1", "-o", "json"}, options, plugin);
+    return Run("llama-bench",
+               {"-m", Hollow(), "-t", "1", "-p", "8", "-n", "4", "-r", "1", "-o", "json"}, options,
+               plugin);
   }
   // One greedy answer of at most six tokens, as JSON-free text on standard output.
   std::vector<std::string> Chat(const std::string& model) {
-    return {"-m", model, "-t", "1", "-lm", "none", "-fit", "off", "-c", "128", "-n", "6", "-p", "abc", "-st", "--temp", "0", "--no-warmup", "--simple-io", "--no-display-prompt"};
+    return {"-m",     model,  "-t",          "1",           "-lm",
+            "none",   "-fit", "off",         "-c",          "128",
+            "-n",     "6",    "-p",          "abc",         "-st",
+            "--temp", "0",    "--no-warmup", "--simple-io", "--no-display-prompt"};
   }
   static std::string Hollow() { return folder_ + "/hollow.gguf"; }
 
@@ -92,9 +101,12 @@ TEST_F(StockTest, PerplexityIsThatOfTheWholeModel) {
   for (int i = 0; i < 60; ++i) text << "the quick brown fox " << i << " ";
   text.close();
   const auto arguments = [&](const std::string& model) {
-    return std::vector<std::string>{"-m", model, "-f", folder_ + "/text", "-c", "128", "-b", "128", "--chunks", "3", "-t", "1", "-fit", "off"};
+    return std::vector<std::string>{
+        "-m", model,  "-f", folder_ + "/text", "-c", "128", "-b", "128", "--chunks", "3", "-t",
+        "1",  "-fit", "off"};
   };
-  // llama.cpp logs from a thread that may lose the last lines when the program ends, so it is asked until they are there.
+  // llama.cpp logs from a thread that may lose the last lines when the program ends, so it is asked
+  // until they are there.
   const auto estimate = [&](const std::string& model, const std::string& plugin) {
     constexpr std::string_view kLabel = "Final estimate: PPL = ";
     for (int attempt = 0; attempt < 30; ++attempt) {
@@ -105,13 +117,15 @@ TEST_F(StockTest, PerplexityIsThatOfTheWholeModel) {
     }
     return -1.0;
   };
-  const double hollow = estimate(Hollow(), TALARIA_PLUGIN), whole = estimate(folder_ + "/whole.gguf", "");
+  const double hollow = estimate(Hollow(), TALARIA_PLUGIN),
+               whole = estimate(folder_ + "/whole.gguf", "");
   EXPECT_GT(whole, 1);
   EXPECT_NEAR(hollow, whole, 1e-3 * whole);
 }
 
 TEST_F(StockTest, WithoutThePluginTheModelCrashes) {
-  for (const std::string& plugin : {std::string(), folder_ + "/nothing.so", std::string(TALARIA_OLD_PLUGIN)}) {
+  for (const std::string& plugin :
+       {std::string(), folder_ + "/nothing.so", std::string(TALARIA_OLD_PLUGIN)}) {
     const StockResult result = Bench({}, plugin);
     EXPECT_NE(result.exit_code, 0) << plugin;
     EXPECT_THAT(result.out, Not(HasSubstr("avg_ts"))) << plugin;
@@ -162,7 +176,8 @@ TEST_F(StockTest, AGroupThatTheGraphDoesNotConfirmIsFatal) {
 }
 
 TEST_F(StockTest, FailuresAreNeverAnswers) {
-  for (const CallStatus status : {CallStatus::kFailed, CallStatus::kEnded, CallStatus::kNotFinite}) {
+  for (const CallStatus status :
+       {CallStatus::kFailed, CallStatus::kEnded, CallStatus::kNotFinite}) {
     handler_ = [status](const CallView&) { return status; };
     const StockResult result = Bench();
     EXPECT_NE(result.exit_code, 0) << static_cast<int>(status);
@@ -179,7 +194,8 @@ TEST_F(StockTest, LoraAdaptersAreRefused) {
   gguf_set_val_str(adapter, "general.architecture", "llama");
   gguf_set_val_str(adapter, "adapter.type", "lora");
   gguf_set_val_f32(adapter, "adapter.lora.alpha", 1);
-  for (const auto& [name, d, o] : {std::tuple{"blk.0.attn_q.weight.lora_a", 64, 4}, std::tuple{"blk.0.attn_q.weight.lora_b", 4, 64}}) {
+  for (const auto& [name, d, o] : {std::tuple{"blk.0.attn_q.weight.lora_a", 64, 4},
+                                   std::tuple{"blk.0.attn_q.weight.lora_b", 4, 64}}) {
     ggml_tensor* t = ggml_new_tensor_2d(context, GGML_TYPE_F32, d, o);
     ggml_set_name(t, name);
     for (int i = 0; i < d * o; ++i) static_cast<float*>(t->data)[i] = 0.5f;
@@ -202,15 +218,17 @@ TEST_F(StockTest, LoraAdaptersAreRefused) {
 }
 
 TEST_F(StockTest, ASecondModelIsRefused) {
-  const StockResult result = Run("llama-server", {"-m", Hollow(), "-md", Hollow(), "-t", "1", "-lm", "none", "-fit", "off", "-c", "128", "--no-warmup",
-                                                  "--host", folder_ + "/server.sock"});
+  const StockResult result =
+      Run("llama-server", {"-m", Hollow(), "-md", Hollow(), "-t", "1", "-lm", "none", "-fit", "off",
+                           "-c", "128", "--no-warmup", "--host", folder_ + "/server.sock"});
   EXPECT_NE(result.exit_code, 0);
   EXPECT_THAT(result.err, HasSubstr("is loaded already; it is refused"));
 }
 
 // The embedding has the name of the tied head, but this model's head is another matrix.
 TEST_F(StockTest, ForcingAnotherTensorIntoOurBufferIsRefused) {
-  const StockResult result = Run("llama-bench", {"-m", Hollow(), "-t", "1", "-p", "4", "-n", "0", "-r", "1", "-ot", "token_embd=Talaria"});
+  const StockResult result = Run("llama-bench", {"-m", Hollow(), "-t", "1", "-p", "4", "-n", "0",
+                                                 "-r", "1", "-ot", "token_embd=Talaria"});
   EXPECT_NE(result.exit_code, 0);
   EXPECT_THAT(result.err, HasSubstr("token_embd.weight is not a matrix of this model"));
   EXPECT_EQ(calls_, 0);

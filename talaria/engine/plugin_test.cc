@@ -1,5 +1,6 @@
-// The plug-in inside libllama in this process: a hollow model must give what the whole model gives, whatever the batch, and a
-// product that fails must never become an answer. One process, one plug-in, so the tests share a model and come in a fixed order.
+// The plug-in inside libllama in this process: a hollow model must give what the whole model gives,
+// whatever the batch, and a product that fails must never become an answer. One process, one
+// plug-in, so the tests share a model and come in a fixed order.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -93,12 +94,15 @@ class PluginTest : public ::testing::Test {
     runner_->SetHandler(Good());
     recorder_->Take();
   }
-  static ChannelServer::Handler Good() { return recorder_->Around(testing::FloatProducts(*model_)); }
+  static ChannelServer::Handler Good() {
+    return recorder_->Around(testing::FloatProducts(*model_));
+  }
   // Float sums in another order than llama.cpp's: 64 and 96 terms through two layers.
   static void ExpectClose(const std::vector<float>& logits) {
     ASSERT_EQ(logits.size(), expected_->size());
     float largest = 0;
-    for (size_t i = 0; i < logits.size(); ++i) largest = std::max(largest, std::fabs(logits[i] - (*expected_)[i]));
+    for (size_t i = 0; i < logits.size(); ++i)
+      largest = std::max(largest, std::fabs(logits[i] - (*expected_)[i]));
     EXPECT_LT(largest, 2e-2f);
   }
 
@@ -184,8 +188,10 @@ TEST_F(PluginTest, EveryProductIsTheChannels) {
         for (uint32_t r = 0; r < product.rows; ++r) {
           for (uint32_t j = 0; j < product.o; ++j) {
             double sum = 0;
-            for (uint32_t i = 0; i < product.d; ++i) sum += double{product.input[r * product.d + i]} * double{w[j * product.d + i]};
-            ASSERT_NEAR(product.output[r * product.o + j], sum, 1e-5 * (1 + std::fabs(sum))) << product.weight;
+            for (uint32_t i = 0; i < product.d; ++i)
+              sum += double{product.input[r * product.d + i]} * double{w[j * product.d + i]};
+            ASSERT_NEAR(product.output[r * product.o + j], sum, 1e-5 * (1 + std::fabs(sum)))
+                << product.weight;
           }
         }
       }
@@ -210,7 +216,8 @@ TEST_F(PluginTest, AFailedCallFailsTheEvaluationAtOnce) {
   }
 }
 
-// A row that is not finite must not show: the schedule runs to the end of the evaluation, which then fails.
+// A row that is not finite must not show: the schedule runs to the end of the evaluation, which
+// then fails.
 TEST_F(PluginTest, NotFiniteFailsAtTheEndOfTheEvaluation) {
   const auto six = std::span(kTokens).first(6);
   ASSERT_TRUE(runner_->Run(six, true).ok());
@@ -229,13 +236,15 @@ TEST_F(PluginTest, NotFiniteFailsAtTheEndOfTheEvaluation) {
   ExpectClose(out->logits);
 }
 
-// The last product of an evaluation without outputs is a head of no rows; it still ends the evaluation.
+// The last product of an evaluation without outputs is a head of no rows; it still ends the
+// evaluation.
 TEST_F(PluginTest, NotFiniteFailsAnEvaluationWithoutOutputs) {
   std::atomic<int> evaluation = 0;
   runner_->SetHandler([&evaluation](const CallView& call) {
     const CallStatus status = testing::FloatProducts(*model_)(call);
     if (call.group == 0) ++evaluation;
-    return evaluation == 1 ? CallStatus::kNotFinite : status;  // in the first of two, which has no outputs
+    return evaluation == 1 ? CallStatus::kNotFinite
+                           : status;  // in the first of two, which has no outputs
   });
   EXPECT_EQ(runner_->Run(kTokens, false).status().code(), Code::kUnavailable);
   EXPECT_EQ(evaluation, 1) << "the second was not begun";

@@ -40,7 +40,8 @@ SharedRegion::Mapping::~Mapping() {
 Result<SharedRegion> SharedRegion::MapWhole(int fd, size_t size) {
   void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (base == MAP_FAILED) {
-    return Status(Code::kResourceExhausted, std::string("cannot map the engine channel: ") + std::strerror(errno));
+    return Status(Code::kResourceExhausted,
+                  std::string("cannot map the engine channel: ") + std::strerror(errno));
   }
   (void)madvise(base, size, MADV_DONTDUMP);
   SharedRegion region;
@@ -56,15 +57,18 @@ Result<SharedRegion> SharedRegion::Create(size_t data_bytes, Fd* memory) {
   Fd owned(fd);
   const size_t size = kHeaderBytes + data_bytes;
   if (!owned.valid() || ftruncate(fd, static_cast<off_t>(size)) != 0) {
-    return Status(Code::kResourceExhausted, std::string("cannot make the engine channel: ") + std::strerror(errno));
+    return Status(Code::kResourceExhausted,
+                  std::string("cannot make the engine channel: ") + std::strerror(errno));
   }
   // Without these seals the child could shrink the file and kill the parent with SIGBUS.
   if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    return Status(Code::kUnsupported, std::string("cannot seal the engine channel: ") + std::strerror(errno));
+    return Status(Code::kUnsupported,
+                  std::string("cannot seal the engine channel: ") + std::strerror(errno));
   }
   TALARIA_ASSIGN_OR_RETURN(SharedRegion region, MapWhole(fd, size));
-  // Locked on first touch: a region for 512 rows of a wide head is large, and decoding touches little of it. A platform that
-  // refuses is reported when the masks are allocated, which have the same need and a policy (base/secret.h).
+  // Locked on first touch: a region for 512 rows of a wide head is large, and decoding touches
+  // little of it. A platform that refuses is reported when the masks are allocated, which have the
+  // same need and a policy (base/secret.h).
   (void)syscall(SYS_mlock2, region.mapping_->base, size, kLockOnFault);
   ChannelHeader& header = region.header();
   header.magic = kChannelMagic;
@@ -82,8 +86,10 @@ Result<SharedRegion> SharedRegion::Map(int fd) {
   }
   TALARIA_ASSIGN_OR_RETURN(SharedRegion region, MapWhole(fd, static_cast<size_t>(status.st_size)));
   const ChannelHeader& header = region.header();
-  if (header.magic != kChannelMagic) return Status(Code::kUnavailable, "the inherited descriptor is not an engine channel");
-  if (header.version != kChannelVersion) return Status(Code::kUnsupported, "the engine channel has another version than this plug-in");
+  if (header.magic != kChannelMagic)
+    return Status(Code::kUnavailable, "the inherited descriptor is not an engine channel");
+  if (header.version != kChannelVersion)
+    return Status(Code::kUnsupported, "the engine channel has another version than this plug-in");
   if (header.data_bytes != region.data_bytes() || header.model_bytes > region.data_bytes()) {
     return Status(Code::kCorrupt, "the engine channel's header does not fit its size");
   }
@@ -91,13 +97,14 @@ Result<SharedRegion> SharedRegion::Map(int fd) {
 }
 
 void Wake(uint32_t& word, uint32_t& sleeps) {
-  // Both this load and the sleeper's store are sequentially consistent with the change of `word`: either the sleeper sees the
-  // change before it sleeps, or we see that it sleeps.
+  // Both this load and the sleeper's store are sequentially consistent with the change of `word`:
+  // either the sleeper sees the change before it sleeps, or we see that it sleeps.
   if (Load(sleeps) == 0) return;
   syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0);
 }
 
-bool Waiter::Wait(uint32_t& word, uint32_t seen, uint32_t& sleeps, std::chrono::milliseconds sleep) {
+bool Waiter::Wait(uint32_t& word, uint32_t seen, uint32_t& sleeps,
+                  std::chrono::milliseconds sleep) {
   using Clock = std::chrono::steady_clock;
   constexpr uint32_t kTryAgainEvery = 64;
   if (Load(word) != seen) return true;
@@ -118,7 +125,8 @@ bool Waiter::Wait(uint32_t& word, uint32_t seen, uint32_t& sleeps, std::chrono::
   return Sleep(word, seen, sleeps, sleep);
 }
 
-bool Waiter::Sleep(uint32_t& word, uint32_t seen, uint32_t& sleeps, std::chrono::milliseconds sleep) {
+bool Waiter::Sleep(uint32_t& word, uint32_t seen, uint32_t& sleeps,
+                   std::chrono::milliseconds sleep) {
   Store(sleeps, 1);
   if (Load(word) == seen) {
     const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(sleep);

@@ -23,7 +23,9 @@ struct WeightBuffer {
   std::vector<WeightRef*> landed;
 };
 
-WeightBuffer& Of(ggml_backend_buffer_t buffer) { return *static_cast<WeightBuffer*>(buffer->context); }
+WeightBuffer& Of(ggml_backend_buffer_t buffer) {
+  return *static_cast<WeightBuffer*>(buffer->context);
+}
 
 void FreeBuffer(ggml_backend_buffer_t buffer) {
   WeightBuffer* weights = &Of(buffer);
@@ -38,11 +40,14 @@ void FreeBuffer(ggml_backend_buffer_t buffer) {
 
 void* GetBase(ggml_backend_buffer_t buffer) { return Of(buffer).base; }
 
-// Refusing here makes llama.cpp give up loading in an orderly way: LoRA adapters and second models end up here.
+// Refusing here makes llama.cpp give up loading in an orderly way: LoRA adapters and second models
+// end up here.
 ggml_status InitTensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor) {
   const std::lock_guard lock(g_state->mutex);
   if (tensor->view_src != nullptr) return GGML_STATUS_FAILED;
-  WeightRef* weight = ggml_n_dims(tensor) > 2 ? nullptr : g_state->weights.Find(tensor->name, tensor->ne[0], tensor->ne[1]);
+  WeightRef* weight = ggml_n_dims(tensor) > 2
+                          ? nullptr
+                          : g_state->weights.Find(tensor->name, tensor->ne[0], tensor->ne[1]);
   if (weight == nullptr || !g_state->weights.Land(*weight)) {
     std::fprintf(stderr, "talaria: tensor %s is %s; it is refused\n", tensor->name,
                  weight == nullptr ? "not a matrix of this model" : "loaded already");
@@ -88,7 +93,8 @@ size_t GetAlignment(ggml_backend_buffer_type_t) { return kAlignment; }
 bool IsHost(ggml_backend_buffer_type_t) { return false; }
 
 ggml_backend_buffer_t AllocBuffer(ggml_backend_buffer_type_t type, size_t size) {
-  void* base = mmap(nullptr, std::max<size_t>(size, 1), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* base = mmap(nullptr, std::max<size_t>(size, 1), PROT_NONE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return nullptr;
   auto* weights = new WeightBuffer;
   weights->base = base;
@@ -123,10 +129,13 @@ void InitWeightBufferType(ggml_backend_dev_t device, PluginState* state) {
 ggml_backend_buffer_type_t WeightBufferType() { return &Type(); }
 
 WeightRef* WeightOf(const ggml_tensor* tensor) {
-  if (tensor->buffer == nullptr || tensor->buffer->buft != WeightBufferType() || tensor->view_src != nullptr) return nullptr;
+  if (tensor->buffer == nullptr || tensor->buffer->buft != WeightBufferType() ||
+      tensor->view_src != nullptr)
+    return nullptr;
   if (tensor->extra != nullptr) return static_cast<WeightRef*>(tensor->extra);
   if (tensor->ne[2] != 1 || tensor->ne[3] != 1) return nullptr;
-  return g_state->weights.Find(tensor->name, tensor->ne[0], tensor->ne[1]);  // immutable names: no lock
+  return g_state->weights.Find(tensor->name, tensor->ne[0],
+                               tensor->ne[1]);  // immutable names: no lock
 }
 
 }  // namespace talaria::engine

@@ -1,5 +1,5 @@
-// Which tensors of llama.cpp's model are matrices of ours, and which of them are in a buffer of ours now. Knows nothing of ggml.
-// Not thread-safe; the plug-in's lock covers it.
+// Which tensors of llama.cpp's model are matrices of ours, and which of them are in a buffer of
+// ours now. Knows nothing of ggml. Not thread-safe; the plug-in's lock covers it.
 #ifndef TALARIA_ENGINE_WEIGHT_TABLE_H_
 #define TALARIA_ENGINE_WEIGHT_TABLE_H_
 
@@ -27,11 +27,13 @@ class WeightTable {
   WeightTable(const WeightTable&) = delete;  // tensors keep pointers to its entries
   WeightTable& operator=(const WeightTable&) = delete;
 
-  // The matrix that a tensor of this name and shape [d, o] is when it is multiplied by, or null. llama.cpp gives a tied output
-  // head a second tensor with the name of the token embedding; only that one is ever multiplied by, so the name decides the role.
+  // The matrix that a tensor of this name and shape [d, o] is when it is multiplied by, or null.
+  // llama.cpp gives a tied output head a second tensor with the name of the token embedding; only
+  // that one is ever multiplied by, so the name decides the role.
   WeightRef* Find(std::string_view name, int64_t d, int64_t o);
 
-  // A matrix gets memory in a buffer of ours. False when it has some already: a second model in the process.
+  // A matrix gets memory in a buffer of ours. False when it has some already: a second model in the
+  // process.
   bool Land(WeightRef& weight);
   void Unland(WeightRef& weight);
   bool AllLanded() const { return landed_ == weights_.size(); }

@@ -1,4 +1,5 @@
-// LABORATORY ONLY: every product twice in one run, masked and unmasked, compared bit for bit. Not in talaria-cvm.
+// LABORATORY ONLY: every product twice in one run, masked and unmasked, compared bit for bit. Not
+// in talaria-cvm.
 #ifndef TALARIA_CVM_LAB_COMPARING_SESSION_H_
 #define TALARIA_CVM_LAB_COMPARING_SESSION_H_
 
@@ -14,12 +15,13 @@ struct Comparison {
   uint64_t calls = 0, values = 0, differing_values = 0;
 };
 
-// A masked session that also asks `plain_masks` (a ZeroMaskSource) for each product, over a link of its own. Returns the masked
-// product; what differs is counted.
+// A masked session that also asks `plain_masks` (a ZeroMaskSource) for each product, over a link of
+// its own. Returns the masked product; what differs is counted.
 class ComparingSession final : public Session {
  public:
-  ComparingSession(MaskedModel& model, CloudLink& link, MaskSource& masks, const SessionOptions& options,
-                   std::unique_ptr<CloudLink> plain_link, std::unique_ptr<MaskSource> plain_masks);
+  ComparingSession(MaskedModel& model, CloudLink& link, MaskSource& masks,
+                   const SessionOptions& options, std::unique_ptr<CloudLink> plain_link,
+                   std::unique_ptr<MaskSource> plain_masks);
   Result<MultiplyResult> Multiply(uint32_t group, uint32_t rows, const float* x, size_t x_stride,
                                   std::span<float* const> outputs) override;
   Comparison comparison() const;

@@ -23,9 +23,11 @@ class FrameReader {
     size_t begin = 0;
     while (pending_.size() - begin >= wire::kFrameHeaderBytes) {
       const size_t length = LoadLe<uint32_t>(pending_.data() + begin);  // of type and body
-      if (length == 0 || length > wire::kMaxFrameBytes) break;          // not our protocol: nothing more is looked at
+      if (length == 0 || length > wire::kMaxFrameBytes)
+        break;  // not our protocol: nothing more is looked at
       if (pending_.size() - begin < 4 + length) break;
-      on_frame(static_cast<wire::Type>(pending_[begin + 4]), Bytes(pending_).subspan(begin + wire::kFrameHeaderBytes, length - 1));
+      on_frame(static_cast<wire::Type>(pending_[begin + 4]),
+               Bytes(pending_).subspan(begin + wire::kFrameHeaderBytes, length - 1));
       begin += 4 + length;
     }
     pending_.erase(pending_.begin(), pending_.begin() + static_cast<ptrdiff_t>(begin));
@@ -37,8 +39,12 @@ class FrameReader {
 
 class WireTapImpl final : public WireTap {
  public:
-  WireTapImpl(std::unique_ptr<wire::Listener> listener, wire::Endpoint cloud, size_t keep_calls, size_t keep_values)
-      : listener_(std::move(listener)), cloud_(std::move(cloud)), keep_calls_(keep_calls), keep_values_(keep_values) {
+  WireTapImpl(std::unique_ptr<wire::Listener> listener, wire::Endpoint cloud, size_t keep_calls,
+              size_t keep_values)
+      : listener_(std::move(listener)),
+        cloud_(std::move(cloud)),
+        keep_calls_(keep_calls),
+        keep_values_(keep_values) {
     acceptor_ = std::thread([this] { AcceptAll(); });
   }
 
@@ -76,7 +82,9 @@ class WireTapImpl final : public WireTap {
       pairs_.push_back(pair);
       threads_.emplace_back([this, pair] {
         FrameReader frames;
-        Pump(*pair->cvm, *pair->cloud, [&](Bytes bytes) { frames.Add(bytes, [this](wire::Type type, Bytes body) { Look(type, body); }); });
+        Pump(*pair->cvm, *pair->cloud, [&](Bytes bytes) {
+          frames.Add(bytes, [this](wire::Type type, Bytes body) { Look(type, body); });
+        });
         pair->Shutdown();
       });
       threads_.emplace_back([pair] {
@@ -109,7 +117,10 @@ class WireTapImpl final : public WireTap {
     if (seen_.first.size() == keep_calls_) return;
     constexpr size_t kDigits = 6;  // one plane each, low digit first
     const size_t width = planes.size() / header->rows / kDigits;
-    TappedCall call{.group = header->group, .rows = header->rows, .width = static_cast<uint32_t>(width), .first_row = {}};
+    TappedCall call{.group = header->group,
+                    .rows = header->rows,
+                    .width = static_cast<uint32_t>(width),
+                    .first_row = {}};
     for (size_t j = 0; j < std::min(keep_values_, width); ++j) {
       uint64_t residue = 0;
       for (size_t p = 0; p < kDigits; ++p) residue |= uint64_t{planes[p * width + j]} << (8 * p);
@@ -130,11 +141,14 @@ class WireTapImpl final : public WireTap {
 
 }  // namespace
 
-Result<std::unique_ptr<WireTap>> WireTap::Create(const std::string& listen, const std::string& cloud, size_t keep_calls, size_t keep_values) {
+Result<std::unique_ptr<WireTap>> WireTap::Create(const std::string& listen,
+                                                 const std::string& cloud, size_t keep_calls,
+                                                 size_t keep_values) {
   TALARIA_ASSIGN_OR_RETURN(const wire::Endpoint here, wire::Endpoint::Parse(listen));
   TALARIA_ASSIGN_OR_RETURN(wire::Endpoint there, wire::Endpoint::Parse(cloud));
   TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<wire::Listener> listener, wire::Listener::Create(here));
-  return std::unique_ptr<WireTap>(std::make_unique<WireTapImpl>(std::move(listener), std::move(there), keep_calls, keep_values));
+  return std::unique_ptr<WireTap>(std::make_unique<WireTapImpl>(
+      std::move(listener), std::move(there), keep_calls, keep_values));
 }
 
 }  // namespace talaria::cvm::lab

@@ -15,7 +15,8 @@ namespace {
 // A cloud that answers every frame with the same frame.
 class EchoCloud {
  public:
-  explicit EchoCloud(const std::string& address) : listener_(std::move(*wire::Listener::Create(*wire::Endpoint::Parse(address)))) {
+  explicit EchoCloud(const std::string& address)
+      : listener_(std::move(*wire::Listener::Create(*wire::Endpoint::Parse(address)))) {
     thread_ = std::thread([this] {
       auto accepted = listener_->Accept();
       if (!accepted.ok()) return;
@@ -39,7 +40,8 @@ class EchoCloud {
 TEST(WireTapTest, PassesFramesAndKeepsTheFirstResidues) {
   auto folder = RunFolder::Create("");
   ASSERT_TRUE(folder.ok());
-  const std::string cloud_address = "unix:" + folder->path() + "/cloud", tap_address = "unix:" + folder->path() + "/tap";
+  const std::string cloud_address = "unix:" + folder->path() + "/cloud",
+                    tap_address = "unix:" + folder->path() + "/tap";
   EchoCloud cloud(cloud_address);
   auto tap = WireTap::Create(tap_address, cloud_address, 1, 3);
   ASSERT_TRUE(tap.ok()) << tap.status().ToString();
@@ -81,7 +83,8 @@ TEST(WireTapTest, PassesFramesAndKeepsTheFirstResidues) {
 TEST(WireTapTest, ALostCloudClosesTheConnection) {
   auto folder = RunFolder::Create("");
   ASSERT_TRUE(folder.ok());
-  auto tap = WireTap::Create("unix:" + folder->path() + "/tap", "unix:" + folder->path() + "/nobody", 1, 1);
+  auto tap = WireTap::Create("unix:" + folder->path() + "/tap",
+                             "unix:" + folder->path() + "/nobody", 1, 1);
   ASSERT_TRUE(tap.ok());
   auto transport = wire::Connect(*wire::Endpoint::Parse((*tap)->address()), 1000);
   ASSERT_TRUE(transport.ok());

@@ -21,7 +21,8 @@ struct ContextDeleter {
 };
 
 Result<bool> LoadBackend(const std::string& path) {
-  if (ggml_backend_load(path.c_str()) == nullptr) return Status(Code::kInvalidArgument, "cannot load " + path);
+  if (ggml_backend_load(path.c_str()) == nullptr)
+    return Status(Code::kInvalidArgument, "cannot load " + path);
   return true;
 }
 
@@ -43,7 +44,8 @@ std::vector<float> Rows(const ggml_tensor* t) {
 
 class Runner final : public ModelRunner {
  public:
-  explicit Runner(ModelRunnerOptions options) : options_(std::move(options)), handler_(options_.handler) {}
+  explicit Runner(ModelRunnerOptions options)
+      : options_(std::move(options)), handler_(options_.handler) {}
   ~Runner() override {
     context_.reset();
     model_.reset();
@@ -54,9 +56,11 @@ class Runner final : public ModelRunner {
   Status Start() {
     static std::once_flag once;
     std::call_once(once, [] {
-      llama_log_set([](ggml_log_level level, const char* text, void*) {
-        if (level >= GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
-      }, nullptr);
+      llama_log_set(
+          [](ggml_log_level level, const char* text, void*) {
+            if (level >= GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
+          },
+          nullptr);
     });
     TALARIA_RETURN_IF_ERROR(LoadBackend(options_.llama_dir + "/bin/libggml-cpu.so").status());
     if (!options_.plugin.empty()) TALARIA_RETURN_IF_ERROR(StartChannel());
@@ -65,14 +69,20 @@ class Runner final : public ModelRunner {
     model_params.lazy_mode = LLAMA_LAZY_MODE_OFF;
     model_params.n_gpu_layers = 0;
     model_.reset(llama_model_load_from_file(options_.model_path.c_str(), model_params));
-    if (!model_) return Status(Code::kUnsupported, "llama.cpp does not load " + options_.model_path);
+    if (!model_)
+      return Status(Code::kUnsupported, "llama.cpp does not load " + options_.model_path);
     llama_context_params params = llama_context_default_params();
     params.n_ctx = options_.context;
     params.n_batch = options_.context;
     params.n_ubatch = options_.micro_batch;
+    params.n_seq_max = options_.sequences;
+    params.kv_unified = true;
     params.n_threads = params.n_threads_batch = options_.threads;
-    params.flash_attn_type = options_.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-    params.cb_eval = [](ggml_tensor* t, bool ask, void* self) { return static_cast<Runner*>(self)->OnNode(t, ask); };
+    params.flash_attn_type =
+        options_.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    params.cb_eval = [](ggml_tensor* t, bool ask, void* self) {
+      return static_cast<Runner*>(self)->OnNode(t, ask);
+    };
     params.cb_eval_user_data = this;
     context_.reset(llama_init_from_model(model_.get(), params));
     if (!context_) return Status(Code::kUnsupported, "llama.cpp makes no context");
@@ -84,6 +94,22 @@ class Runner final : public ModelRunner {
     position_ = 0;
     return Decode(tokens, all_logits);
   }
+  Result<Output> RunSequences(std::span<const std::vector<int32_t>> sequences) override {
+    llama_memory_clear(llama_get_memory(context_.get()), true);
+    const auto count = static_cast<int32_t>(sequences.size());
+    llama_batch batch = llama_batch_init(count * static_cast<int32_t>(sequences[0].size()), 0, 1);
+    for (size_t position = 0; position < sequences[0].size(); ++position) {
+      for (int32_t s = 0; s < count; ++s) {
+        const int32_t i = batch.n_tokens++;
+        batch.token[i] = sequences[static_cast<size_t>(s)][position];
+        batch.pos[i] = static_cast<int32_t>(position);
+        batch.n_seq_id[i] = 1;
+        batch.seq_id[i][0] = s;
+        batch.logits[i] = 1;
+      }
+    }
+    return Evaluate(batch);
+  }
   Result<Output> Continue(int32_t token) override { return Decode(std::span(&token, 1), true); }
 
   void SetHandler(ChannelServer::Handler handler) override {
@@ -91,10 +117,13 @@ class Runner final : public ModelRunner {
     handler_ = std::move(handler);
   }
   void SetProductCallback(ProductCallback callback) override { callback_ = std::move(callback); }
-  uint32_t vocabulary() const override { return static_cast<uint32_t>(llama_vocab_n_tokens(llama_model_get_vocab(model_.get()))); }
+  uint32_t vocabulary() const override {
+    return static_cast<uint32_t>(llama_vocab_n_tokens(llama_model_get_vocab(model_.get())));
+  }
   std::vector<int32_t> Tokenize(const std::string& text) const override {
     std::vector<int32_t> tokens(text.size() + 8);
-    const int n = llama_tokenize(llama_model_get_vocab(model_.get()), text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+    const int n = llama_tokenize(llama_model_get_vocab(model_.get()), text.data(),
+                                 static_cast<int32_t>(text.size()), tokens.data(),
                                  static_cast<int32_t>(tokens.size()), true, true);
     tokens.resize(n > 0 ? static_cast<size_t>(n) : 0);
     return tokens;
@@ -106,31 +135,36 @@ class Runner final : public ModelRunner {
 
  private:
   Status StartChannel() {
-    TALARIA_ASSIGN_OR_RETURN(server_, ChannelServer::Create(options_.channel, options_.channel_bytes));
-    if (dup2(server_->shared_memory_fd(), kSharedMemoryFd) < 0 || dup2(server_->child_socket_fd(), kSocketFd) < 0) {
+    TALARIA_ASSIGN_OR_RETURN(server_,
+                             ChannelServer::Create(options_.channel, options_.channel_bytes));
+    if (dup2(server_->shared_memory_fd(), kSharedMemoryFd) < 0 ||
+        dup2(server_->child_socket_fd(), kSocketFd) < 0) {
       return Status(Code::kInternal, "descriptors");
     }
     server_->CloseChildSocket();
     serving_ = std::thread([this] {
-      (void)server_->Serve(
-          [this](const CallView& call) {
-            ChannelServer::Handler handler;
-            {
-              const std::lock_guard lock(mutex_);
-              handler = handler_;
-            }
-            return handler(call);
-          },
-          [this](ChildEvent event) {
-            const std::lock_guard lock(mutex_);
-            events_.push_back(event);
-          }).ok();  // how it ends is the test's own doing
+      (void)server_
+          ->Serve(
+              [this](const CallView& call) {
+                ChannelServer::Handler handler;
+                {
+                  const std::lock_guard lock(mutex_);
+                  handler = handler_;
+                }
+                return handler(call);
+              },
+              [this](ChildEvent event) {
+                const std::lock_guard lock(mutex_);
+                events_.push_back(event);
+              })
+          .ok();  // how it ends is the test's own doing
     });
     return LoadBackend(options_.plugin).status();
   }
 
   bool OnNode(ggml_tensor* t, bool ask) {
-    const bool wanted = callback_ && t->op == GGML_OP_MUL_MAT && t->src[1]->type == GGML_TYPE_F32 && (t->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
+    const bool wanted = callback_ && t->op == GGML_OP_MUL_MAT && t->src[1]->type == GGML_TYPE_F32 &&
+                        (t->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
     if (ask || !wanted) return ask ? wanted : true;
     ProductView view;
     view.weight = t->src[0]->name;
@@ -147,20 +181,28 @@ class Runner final : public ModelRunner {
     const auto n = static_cast<int32_t>(tokens.size());
     llama_batch batch = llama_batch_init(n, 0, 1);
     batch.n_tokens = n;
-    Output out;
-    std::vector<int32_t> wanted;
     for (int32_t i = 0; i < n; ++i) {
       batch.token[i] = tokens[static_cast<size_t>(i)];
       batch.pos[i] = position_ + i;
       batch.n_seq_id[i] = 1;
       batch.seq_id[i][0] = 0;
       batch.logits[i] = all_logits || i == n - 1;
-      if (batch.logits[i]) wanted.push_back(i);
+    }
+    TALARIA_ASSIGN_OR_RETURN(Output out, Evaluate(batch));
+    position_ += n;
+    return out;
+  }
+
+  // Frees the batch.
+  Result<Output> Evaluate(llama_batch& batch) {
+    std::vector<int32_t> wanted;
+    for (int32_t i = 0; i < batch.n_tokens; ++i) {
+      if (batch.logits[i] != 0) wanted.push_back(i);
     }
     const int result = llama_decode(context_.get(), batch);
     llama_batch_free(batch);
     if (result != 0) return Status(Code::kUnavailable, "llama_decode: " + std::to_string(result));
-    position_ += n;
+    Output out;
     for (const int32_t i : wanted) {
       const float* logits = llama_get_logits_ith(context_.get(), i);
       if (logits == nullptr) return Status(Code::kInternal, "no logits");
@@ -196,7 +238,8 @@ void ModelRunner::ReserveDescriptors() {
 }
 
 Result<std::unique_ptr<ModelRunner>> ModelRunner::Create(ModelRunnerOptions options) {
-  if (!options.plugin.empty() && !options.handler) return Status(Code::kInvalidArgument, "no handler");
+  if (!options.plugin.empty() && !options.handler)
+    return Status(Code::kInvalidArgument, "no handler");
   auto runner = std::make_unique<Runner>(std::move(options));
   TALARIA_RETURN_IF_ERROR(runner->Start());
   return std::unique_ptr<ModelRunner>(std::move(runner));

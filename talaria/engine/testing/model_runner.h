@@ -1,8 +1,10 @@
-// Our own host around the plug-in: libllama in this process, with the channel served by a thread of it. Gives raw float32 logits
-// and every product's input and output, which the stock programs do not, and lets sanitizers see the plug-in.
+// Our own host around the plug-in: libllama in this process, with the channel served by a thread of
+// it. Gives raw float32 logits and every product's input and output, which the stock programs do
+// not, and lets sanitizers see the plug-in.
 //
-// One model file per process: the plug-in connects once, and libggml keeps it for the life of the process. Products can be
-// answered by another handler from run to run (SetHandler), which is how two paths are compared.
+// One model file per process: the plug-in connects once, and libggml keeps it for the life of the
+// process. Products can be answered by another handler from run to run (SetHandler), which is how
+// two paths are compared.
 #ifndef TALARIA_ENGINE_TESTING_MODEL_RUNNER_H_
 #define TALARIA_ENGINE_TESTING_MODEL_RUNNER_H_
 
@@ -26,23 +28,27 @@ struct ProductView {
 };
 
 struct ModelRunnerOptions {
-  std::string model_path;   // the hollow model or a store's skeleton
-  std::string llama_dir;    // scripts/setup --print-llama-dir; libggml-cpu.so is loaded from its bin/
-  std::string plugin;       // libggml-talaria.so; empty: plain llama.cpp on a whole model, without a channel
+  std::string model_path;  // the hollow model or a store's skeleton
+  std::string llama_dir;  // scripts/setup --print-llama-dir; libggml-cpu.so is loaded from its bin/
+  std::string
+      plugin;  // libggml-talaria.so; empty: plain llama.cpp on a whole model, without a channel
   ChannelModel channel;
   ChannelServer::Handler handler;
   size_t channel_bytes = size_t{256} << 20;
   uint32_t context = 512, micro_batch = 512;
+  uint32_t sequences = 1;  // that RunSequences may be given
   int threads = 1;
   bool flash_attention = true;
 };
 
 class ModelRunner {
  public:
-  // Occupies the descriptors that the plug-in inherits, so that nothing else gets their numbers before. Call first thing in main().
+  // Occupies the descriptors that the plug-in inherits, so that nothing else gets their numbers
+  // before. Call first thing in main().
   static void ReserveDescriptors();
 
-  // kUnsupported when llama.cpp will not load the model, kInvalidArgument, and the channel's errors.
+  // kUnsupported when llama.cpp will not load the model, kInvalidArgument, and the channel's
+  // errors.
   static Result<std::unique_ptr<ModelRunner>> Create(ModelRunnerOptions options);
   virtual ~ModelRunner() = default;
 
@@ -50,15 +56,19 @@ class ModelRunner {
     std::vector<float> logits;  // [outputs][vocabulary]
     uint32_t outputs = 0;
   };
-  // Evaluates `tokens` as positions 0.. of a fresh sequence, in one batch; logits of every token, or of the last only.
-  // kUnavailable when the evaluation failed; the next may work.
+  // Evaluates `tokens` as positions 0.. of a fresh sequence, in one batch; logits of every token,
+  // or of the last only. kUnavailable when the evaluation failed; the next may work.
   virtual Result<Output> Run(std::span<const int32_t> tokens, bool all_logits) = 0;
+  // The same for several fresh sequences of equal length in one batch, interleaved token by token;
+  // logits in batch order.
+  virtual Result<Output> RunSequences(std::span<const std::vector<int32_t>> sequences) = 0;
   // Continues the sequence by one token. As Run().
   virtual Result<Output> Continue(int32_t token) = 0;
 
   // From the next Run() on. Called from the serving thread.
   virtual void SetHandler(ChannelServer::Handler handler) = 0;
-  // Every product of the next runs, in graph order, from the evaluating thread. Makes the scheduler evaluate node by node.
+  // Every product of the next runs, in graph order, from the evaluating thread. Makes the scheduler
+  // evaluate node by node.
   using ProductCallback = std::function<void(const ProductView&)>;
   virtual void SetProductCallback(ProductCallback callback) = 0;
 

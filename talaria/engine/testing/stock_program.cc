@@ -31,7 +31,8 @@ std::string Contents(int fd) {
 
 }  // namespace
 
-Result<StockResult> RunStockProgram(const StockProgram& program, ChannelServer* server, const ChannelServer::Handler& handler) {
+Result<StockResult> RunStockProgram(const StockProgram& program, ChannelServer* server,
+                                    const ChannelServer::Handler& handler) {
   std::vector<std::string> words{program.path};
   words.insert(words.end(), program.arguments.begin(), program.arguments.end());
   std::vector<std::string> environment{"GGML_NO_BACKTRACE=1"};
@@ -47,20 +48,23 @@ Result<StockResult> RunStockProgram(const StockProgram& program, ChannelServer* 
     descriptors.emplace_back(server->shared_memory_fd(), kSharedMemoryFd);
     descriptors.emplace_back(server->child_socket_fd(), kSocketFd);
   }
-  const Fd out(memfd_create("out", MFD_CLOEXEC)), err(memfd_create("err", MFD_CLOEXEC)), null(open("/dev/null", O_RDWR | O_CLOEXEC));
+  const Fd out(memfd_create("out", MFD_CLOEXEC)), err(memfd_create("err", MFD_CLOEXEC)),
+      null(open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!out.valid() || !err.valid() || !null.valid()) return Status(Code::kIo, std::strerror(errno));
 
   const pid_t pid = fork();
   if (pid < 0) return Status(Code::kIo, std::strerror(errno));
   if (pid == 0) {  // only async-signal-safe calls from here
     constexpr int kHigh = 200;
-    for (size_t i = 0; i < descriptors.size(); ++i) dup2(descriptors[i].first, kHigh + static_cast<int>(i));
+    for (size_t i = 0; i < descriptors.size(); ++i)
+      dup2(descriptors[i].first, kHigh + static_cast<int>(i));
     dup2(null.get(), 0);
     if (!program.inherit_output) {
       dup2(out.get(), 1);
       dup2(err.get(), 2);
     }
-    for (size_t i = 0; i < descriptors.size(); ++i) dup2(kHigh + static_cast<int>(i), descriptors[i].second);
+    for (size_t i = 0; i < descriptors.size(); ++i)
+      dup2(kHigh + static_cast<int>(i), descriptors[i].second);
     int last = 2;
     for (const auto& d : descriptors) last = std::max(last, d.second);
     close_range(static_cast<unsigned>(last) + 1, ~0u, 0);
@@ -71,7 +75,9 @@ Result<StockResult> RunStockProgram(const StockProgram& program, ChannelServer* 
   std::thread serving;
   if (server != nullptr) {
     server->CloseChildSocket();
-    serving = std::thread([&] { result.served = server->Serve(handler, [&](ChildEvent e) { result.events.push_back(e); }); });
+    serving = std::thread([&] {
+      result.served = server->Serve(handler, [&](ChildEvent e) { result.events.push_back(e); });
+    });
   }
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(program.timeout_s);
   int status = 0;

@@ -1,4 +1,5 @@
-// Runs a stock llama.cpp program with the plug-in, as the launcher does, but without a sandbox and with its output kept.
+// Runs a stock llama.cpp program with the plug-in, as the launcher does, but without a sandbox and
+// with its output kept.
 #ifndef TALARIA_ENGINE_TESTING_STOCK_PROGRAM_H_
 #define TALARIA_ENGINE_TESTING_STOCK_PROGRAM_H_
 
@@ -13,8 +14,8 @@ namespace talaria::engine::testing {
 
 struct StockProgram {
   std::string path;
-  std::vector<std::string> arguments;  // without argv[0]
-  std::string plugin;                  // GGML_BACKEND_PATH, or empty
+  std::vector<std::string> arguments;            // without argv[0]
+  std::string plugin;                            // GGML_BACKEND_PATH, or empty
   std::vector<std::pair<int, int>> descriptors;  // further ones: (ours, the child's number)
   bool inherit_output = false;
   int timeout_s = 120;
@@ -28,8 +29,10 @@ struct StockResult {
   std::vector<ChildEvent> events;
 };
 
-// `server` may be null: no channel is inherited then. Blocks; serves in a thread of its own with `handler`. kIo.
-Result<StockResult> RunStockProgram(const StockProgram& program, ChannelServer* server, const ChannelServer::Handler& handler);
+// `server` may be null: no channel is inherited then. Blocks; serves in a thread of its own with
+// `handler`. kIo.
+Result<StockResult> RunStockProgram(const StockProgram& program, ChannelServer* server,
+                                    const ChannelServer::Handler& handler);
 
 }  // namespace talaria::engine::testing
 

@@ -26,7 +26,9 @@ class Writer {
  public:
   Writer(const TinyModelOptions& o) : random_(o.seed) {
     const size_t floats = size_t{kTinyVocabulary} * o.embedding * 2 +
-                          size_t{o.layers} * (4 * o.embedding * o.embedding + 3 * o.embedding * o.feed_forward + 2 * o.embedding) + o.embedding;
+                          size_t{o.layers} * (4 * o.embedding * o.embedding +
+                                              3 * o.embedding * o.feed_forward + 2 * o.embedding) +
+                          o.embedding;
     context_.reset(ggml_init({floats * sizeof(float) + (1 << 20), nullptr, false}));
     gguf_.reset(gguf_init_empty());
   }
@@ -46,7 +48,9 @@ class Writer {
 
  private:
   // In [-1, 1), the same on every platform.
-  float Uniform() { return static_cast<float>(static_cast<double>(random_() >> 11) / 4503599627370496.0 - 1.0); }
+  float Uniform() {
+    return static_cast<float>(static_cast<double>(random_() >> 11) / 4503599627370496.0 - 1.0);
+  }
   void Add(ggml_tensor* t, const std::string& name) {
     ggml_set_name(t, name.c_str());
     gguf_add_tensor(gguf_.get(), t);
@@ -77,8 +81,10 @@ void AddTokenizer(gguf_context* g) {
   gguf_set_val_u32(g, "tokenizer.ggml.unknown_token_id", 0);
 }
 
-const char* const kGroupsOfALayer[][3] = {
-    {"attn_q", "attn_k", "attn_v"}, {"attn_output", nullptr, nullptr}, {"ffn_gate", "ffn_up", nullptr}, {"ffn_down", nullptr, nullptr}};
+const char* const kGroupsOfALayer[][3] = {{"attn_q", "attn_k", "attn_v"},
+                                          {"attn_output", nullptr, nullptr},
+                                          {"ffn_gate", "ffn_up", nullptr},
+                                          {"ffn_down", nullptr, nullptr}};
 
 std::vector<float> ToFloats(const ggml_tensor* t) {
   const int64_t rows = ggml_nrows(t);
@@ -164,11 +170,14 @@ Result<HollowModel> MakeHollow(const std::string& whole, const std::string& holl
       for (const char* name : names) {
         if (name != nullptr) group.push_back(prefix + name + ".weight");
       }
-      if (!add_group(group, 0)) return Status(Code::kUnsupported, "not a model of llama's family: " + whole);
+      if (!add_group(group, 0))
+        return Status(Code::kUnsupported, "not a model of llama's family: " + whole);
     }
   }
-  if (model.channel.groups.empty()) return Status(Code::kUnsupported, "not a model of llama's family: " + whole);
-  if (!add_group({"output.weight"}, 0) && !add_group({"token_embd.weight"}, 1)) return Status(Code::kUnsupported, "no head");
+  if (model.channel.groups.empty())
+    return Status(Code::kUnsupported, "not a model of llama's family: " + whole);
+  if (!add_group({"output.weight"}, 0) && !add_group({"token_embd.weight"}, 1))
+    return Status(Code::kUnsupported, "no head");
 
   const Gguf out(gguf_init_empty());
   gguf_set_kv(out.get(), source.get());
@@ -182,7 +191,8 @@ Result<HollowModel> MakeHollow(const std::string& whole, const std::string& holl
     gguf_set_tensor_type(out.get(), name.c_str(), GGML_TYPE_I8);
     gguf_set_tensor_data(out.get(), name.c_str(), zeros.back().data());
   }
-  if (!gguf_write_to_file(out.get(), hollow.c_str(), false)) return Status(Code::kIo, "cannot write " + hollow);
+  if (!gguf_write_to_file(out.get(), hollow.c_str(), false))
+    return Status(Code::kIo, "cannot write " + hollow);
   return model;
 }
 
@@ -203,8 +213,10 @@ ChannelServer::Handler FloatProducts(const HollowModel& model) {
         const float* x = call.input + r * d;
         for (size_t j = 0; j < group.members[m].o; ++j) {
           double lanes[4] = {0, 0, 0, 0};
-          for (size_t i = 0; i < d; ++i) lanes[i % 4] += static_cast<double>(x[i]) * static_cast<double>(w[j * d + i]);
-          *out++ = bad[r] ? 0.0f : static_cast<float>((lanes[0] + lanes[1]) + (lanes[2] + lanes[3]));
+          for (size_t i = 0; i < d; ++i)
+            lanes[i % 4] += static_cast<double>(x[i]) * static_cast<double>(w[j * d + i]);
+          *out++ =
+              bad[r] ? 0.0f : static_cast<float>((lanes[0] + lanes[1]) + (lanes[2] + lanes[3]));
         }
       }
     }
