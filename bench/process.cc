@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -54,6 +55,29 @@ Result<pid_t> Spawn(const std::vector<std::string>& arguments, const std::string
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) return Status(Code::kIo, arguments[0] + ": " + std::strerror(error));
   return pid;
+}
+
+// Fields of proc(5)'s stat file, counted from 1: 4 is the parent, 14 to 17 are the times of the process and of its ended children.
+struct Stat {
+  pid_t parent = -1;
+  double own_seconds = 0, ended_children_seconds = 0;
+};
+
+Stat ReadStat(const std::string& pid) {
+  Stat stat;
+  std::ifstream file("/proc/" + pid + "/stat");
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  const size_t after_name = text.rfind(')');
+  if (after_name == std::string::npos) return stat;
+  std::istringstream fields(text.substr(after_name + 2));
+  const double tick = 1.0 / static_cast<double>(sysconf(_SC_CLK_TCK));
+  std::string field;
+  for (int number = 3; number <= 17 && fields >> field; ++number) {
+    if (number == 4) stat.parent = static_cast<pid_t>(std::stol(field));
+    if (number == 14 || number == 15) stat.own_seconds += std::stod(field) * tick;
+    if (number == 16 || number == 17) stat.ended_children_seconds += std::stod(field) * tick;
+  }
+  return stat;
 }
 
 }  // namespace
@@ -143,18 +167,7 @@ Result<std::string> Background::ReadLine(double timeout_seconds) {
 
 Usage Background::Measure() const {
   Usage usage;
-  std::ifstream stat("/proc/" + std::to_string(pid_) + "/stat");
-  std::string text((std::istreambuf_iterator<char>(stat)), {});
-  if (const size_t after_name = text.rfind(')'); after_name != std::string::npos) {
-    std::istringstream fields(text.substr(after_name + 2));
-    std::string field;
-    double ticks = 0;
-    // Fields 14 and 15 of proc(5) are user and system time; the first field here is number 3.
-    for (int number = 3; number <= 15 && fields >> field; ++number) {
-      if (number >= 14) ticks += std::stod(field);
-    }
-    usage.cpu_seconds = ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
-  }
+  usage.cpu_seconds = ReadStat(std::to_string(pid_)).own_seconds;
   std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
   for (std::string line; std::getline(status, line);) {
     const auto value = [&] { return std::stod(line.substr(line.find_first_of("0123456789"))) / 1024; };
@@ -162,6 +175,17 @@ Usage Background::Measure() const {
     if (line.rfind("VmRSS:", 0) == 0) usage.resident_mib = value();
   }
   return usage;
+}
+
+double Background::MeasureEndedGrandchildren() const {
+  double seconds = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const Stat stat = ReadStat(name);
+    if (stat.parent == pid_) seconds += stat.ended_children_seconds;
+  }
+  return seconds;
 }
 
 }  // namespace talaria::bench

@@ -38,6 +38,7 @@ class Background {
   Status WriteLine(const std::string& line);
   Result<std::string> ReadLine(double timeout_seconds);  // kUnavailable at its end or after the time
   Usage Measure() const;  // of the running process alone
+  double MeasureEndedGrandchildren() const;  // CPU seconds of the ended children of its children
   pid_t pid() const { return pid_; }
 
  private:

@@ -14,10 +14,15 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "system"))
 
 import harness  # noqa: E402
+# In the order in which they run: what uses the demo model's CVM comes first, and last what ends it.
 import cases_answers  # noqa: E402,F401
 import cases_cloud_lost  # noqa: E402,F401
-import cases_rows  # noqa: E402,F401
+import cases_secrecy  # noqa: E402,F401
 import cases_lies  # noqa: E402,F401
+import cases_rows  # noqa: E402,F401
+import cases_start  # noqa: E402,F401
+import cases_store  # noqa: E402,F401
+import cases_end  # noqa: E402,F401
 
 
 def main():

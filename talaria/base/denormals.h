@@ -1,4 +1,5 @@
-// Denormal floats are flushed wherever activations are touched: they are slow, so their time would tell values.
+// Denormal floats are flushed wherever activations are touched: they are slow, so their time would
+// tell values.
 #ifndef TALARIA_BASE_DENORMALS_H_
 #define TALARIA_BASE_DENORMALS_H_
 
@@ -12,7 +13,9 @@ namespace talaria {
 class ScopedFlushDenormals {
  public:
 #if defined(__SSE__)
-  ScopedFlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | kFlushToZero | kDenormalsAreZero); }
+  ScopedFlushDenormals() : saved_(_mm_getcsr()) {
+    _mm_setcsr(saved_ | kFlushToZero | kDenormalsAreZero);
+  }
   ~ScopedFlushDenormals() { _mm_setcsr(saved_); }
 #else
   ScopedFlushDenormals() = default;

@@ -25,7 +25,8 @@ uint64_t ReduceSigned(int64_t x) {
 
 // One column for V vectors at a time: the weight is read once.
 template <size_t V>
-void AddColumns(const int8_t* weights, size_t d, size_t columns, const uint64_t* const* v, int64_t* scratch) {
+void AddColumns(const int8_t* weights, size_t d, size_t columns, const uint64_t* const* v,
+                int64_t* scratch) {
   for (size_t c = 0; c < columns; ++c) {
     const int8_t* const w = weights + c * d;
     int64_t factor[V];
@@ -39,8 +40,8 @@ void AddColumns(const int8_t* weights, size_t d, size_t columns, const uint64_t*
 
 }  // namespace
 
-void AddWeightProducts(std::span<const int8_t> weights, size_t d, const uint64_t* const* v, size_t vectors, uint64_t* const* sums,
-                       int64_t* scratch) {
+void AddWeightProducts(std::span<const int8_t> weights, size_t d, const uint64_t* const* v,
+                       size_t vectors, uint64_t* const* sums, int64_t* scratch) {
   TALARIA_CHECK(vectors >= 1 && vectors <= kMaxProductVectors && d != 0 && weights.size() % d == 0);
   constexpr size_t kColumnsPerFold = 256;  // 256 * 128 * 2^48 = 2^63
   const size_t columns = weights.size() / d;
@@ -51,21 +52,31 @@ void AddWeightProducts(std::span<const int8_t> weights, size_t d, const uint64_t
     std::memset(scratch, 0, vectors * d * sizeof(int64_t));
     const int8_t* const w = weights.data() + first * d;
     switch (vectors) {
-      case 1: AddColumns<1>(w, d, n, from, scratch); break;
-      case 2: AddColumns<2>(w, d, n, from, scratch); break;
-      case 3: AddColumns<3>(w, d, n, from, scratch); break;
-      default: AddColumns<4>(w, d, n, from, scratch); break;
+      case 1:
+        AddColumns<1>(w, d, n, from, scratch);
+        break;
+      case 2:
+        AddColumns<2>(w, d, n, from, scratch);
+        break;
+      case 3:
+        AddColumns<3>(w, d, n, from, scratch);
+        break;
+      default:
+        AddColumns<4>(w, d, n, from, scratch);
+        break;
     }
     for (size_t k = 0; k < vectors; ++k) {
-      for (size_t j = 0; j < d; ++j) sums[k][j] = ring::AddMod(sums[k][j], ReduceSigned(scratch[k * d + j]));
+      for (size_t j = 0; j < d; ++j)
+        sums[k][j] = ring::AddMod(sums[k][j], ReduceSigned(scratch[k * d + j]));
     }
   }
 }
 
-void AddModuleProducts(Isa isa, const uint8_t* blocks, size_t columns, const uint64_t* const* x, size_t vectors,
-                       WideSum* const* sums) {
+void AddModuleProducts(Isa isa, const uint8_t* blocks, size_t columns, const uint64_t* const* x,
+                       size_t vectors, WideSum* const* sums) {
   TALARIA_CHECK(columns % kBlockColumns == 0 && vectors >= 1 && vectors <= 2);
-  if (isa == Isa::kAvx512) return internal::AddModuleProductsAvx512(blocks, columns, x, vectors, sums);
+  if (isa == Isa::kAvx512)
+    return internal::AddModuleProductsAvx512(blocks, columns, x, vectors, sums);
   for (size_t first = 0; first < columns; first += kBlockColumns, blocks += kBlockBytes) {
     for (size_t row = 0; row < ring::kSecretSize; ++row) {
       const uint8_t* const from = blocks + row * kBlockColumns * kResidueBytes;
@@ -77,7 +88,8 @@ void AddModuleProducts(Isa isa, const uint8_t* blocks, size_t columns, const uin
   }
 }
 
-void AddPanelProducts(Isa isa, const uint8_t* panels, size_t columns, const uint64_t* x, WideSum* sums) {
+void AddPanelProducts(Isa isa, const uint8_t* panels, size_t columns, const uint64_t* x,
+                      WideSum* sums) {
   TALARIA_CHECK(columns % kPanelColumns == 0);
   if (isa == Isa::kAvx512) return internal::AddPanelProductsAvx512(panels, columns, x, sums);
   for (size_t first = 0; first < columns; first += kPanelColumns, panels += kPanelBytes) {
@@ -92,14 +104,16 @@ void AddPanelProducts(Isa isa, const uint8_t* panels, size_t columns, const uint
   }
 }
 
-void AddErrorProducts(const int8_t* errors, size_t stride, size_t d, const uint64_t* x, uint64_t* sums) {
+void AddErrorProducts(const int8_t* errors, size_t stride, size_t d, const uint64_t* x,
+                      uint64_t* sums) {
   constexpr size_t kColumnsPerFold = 1024;  // 1024 * 32 * 2^48 = 2^63, and |error| <= 21
   for (size_t row = 0; row < ring::kDegree; ++row) {
     const int8_t* const e = errors + row * stride;
     for (size_t first = 0; first < d; first += kColumnsPerFold) {
       const size_t end = std::min(d, first + kColumnsPerFold);
       int64_t sum = 0;
-      for (size_t j = first; j < end; ++j) sum += static_cast<int64_t>(e[j]) * static_cast<int64_t>(x[j]);
+      for (size_t j = first; j < end; ++j)
+        sum += static_cast<int64_t>(e[j]) * static_cast<int64_t>(x[j]);
       sums[row] = ring::AddMod(sums[row], ReduceSigned(sum));
     }
   }

@@ -1,5 +1,6 @@
-// The sums of check_math.h with 52-bit multiply-add: eight residues at a time, low and high halves of the products in lanes of
-// their own. Nothing inline from shared headers is used here (see cmake/helpers.cmake, talaria_kernel_flags).
+// The sums of check_math.h with 52-bit multiply-add: eight residues at a time, low and high halves
+// of the products in lanes of their own. Nothing inline from shared headers is used here (see
+// cmake/helpers.cmake, talaria_kernel_flags).
 #include <immintrin.h>
 
 #include "talaria/cvm/check_math.h"
@@ -7,8 +8,8 @@
 namespace talaria::cvm::internal {
 namespace {
 
-constexpr size_t kRows = 2048;                   // ring::kSecretSize
-constexpr size_t kGroupBytes = 48;               // eight residues
+constexpr size_t kRows = 2048;      // ring::kSecretSize
+constexpr size_t kGroupBytes = 48;  // eight residues
 constexpr size_t kBlockBytes = kRows * kGroupBytes;
 constexpr size_t kPanelRowBytes = 192;
 constexpr size_t kPanelBytes = 256 * kPanelRowBytes;
@@ -21,8 +22,9 @@ constexpr size_t kPanelsPerFold = 16;
 // Six-byte residues -> 64-bit lanes; reads 64 bytes.
 TALARIA_INLINE __m512i Load(const uint8_t* from) {
   const __m512i order = _mm512_set_epi8(
-      63, 63, 47, 46, 45, 44, 43, 42, 63, 63, 41, 40, 39, 38, 37, 36, 63, 63, 35, 34, 33, 32, 31, 30, 63, 63, 29, 28, 27, 26, 25, 24,
-      63, 63, 23, 22, 21, 20, 19, 18, 63, 63, 17, 16, 15, 14, 13, 12, 63, 63, 11, 10, 9, 8, 7, 6, 63, 63, 5, 4, 3, 2, 1, 0);
+      63, 63, 47, 46, 45, 44, 43, 42, 63, 63, 41, 40, 39, 38, 37, 36, 63, 63, 35, 34, 33, 32, 31,
+      30, 63, 63, 29, 28, 27, 26, 25, 24, 63, 63, 23, 22, 21, 20, 19, 18, 63, 63, 17, 16, 15, 14,
+      13, 12, 63, 63, 11, 10, 9, 8, 7, 6, 63, 63, 5, 4, 3, 2, 1, 0);
   return _mm512_maskz_permutexvar_epi8(0x3f3f3f3f3f3f3f3full, order, _mm512_loadu_si512(from));
 }
 
@@ -41,7 +43,8 @@ TALARIA_INLINE WideSum Fold(const Lanes& sum) {
 }
 
 template <size_t V>
-void ModuleProducts(const uint8_t* blocks, size_t count, const uint64_t* const* x, WideSum* const* sums) {
+void ModuleProducts(const uint8_t* blocks, size_t count, const uint64_t* const* x,
+                    WideSum* const* sums) {
   for (size_t first = 0; first < count; first += kBlocksPerFold) {
     const size_t n = count - first < kBlocksPerFold ? count - first : kBlocksPerFold;
     const uint8_t* const tile = blocks + first * kBlockBytes;
@@ -50,7 +53,8 @@ void ModuleProducts(const uint8_t* blocks, size_t count, const uint64_t* const* 
       for (size_t k = 0; k < V; ++k) sum[k] = Zero();
       for (size_t b = 0; b < n; ++b) {
         const __m512i value = Load(tile + b * kBlockBytes + row * kGroupBytes);
-        for (size_t k = 0; k < V; ++k) MultiplyAdd(sum[k], value, _mm512_loadu_si512(x[k] + (first + b) * 8));
+        for (size_t k = 0; k < V; ++k)
+          MultiplyAdd(sum[k], value, _mm512_loadu_si512(x[k] + (first + b) * 8));
       }
       for (size_t k = 0; k < V; ++k) sums[k][row] += Fold(sum[k]);
     }
@@ -59,7 +63,8 @@ void ModuleProducts(const uint8_t* blocks, size_t count, const uint64_t* const* 
 
 }  // namespace
 
-void AddModuleProductsAvx512(const uint8_t* blocks, size_t columns, const uint64_t* const* x, size_t vectors, WideSum* const* sums) {
+void AddModuleProductsAvx512(const uint8_t* blocks, size_t columns, const uint64_t* const* x,
+                             size_t vectors, WideSum* const* sums) {
   if (vectors == 1) {
     ModuleProducts<1>(blocks, columns / 8, x, sums);
   } else {
@@ -67,7 +72,8 @@ void AddModuleProductsAvx512(const uint8_t* blocks, size_t columns, const uint64
   }
 }
 
-void AddPanelProductsAvx512(const uint8_t* panels, size_t columns, const uint64_t* x, WideSum* sums) {
+void AddPanelProductsAvx512(const uint8_t* panels, size_t columns, const uint64_t* x,
+                            WideSum* sums) {
   const size_t count = columns / 32;
   for (size_t first = 0; first < count; first += kPanelsPerFold) {
     const size_t n = count - first < kPanelsPerFold ? count - first : kPanelsPerFold;

@@ -25,15 +25,19 @@ std::vector<uint64_t> Residues(std::mt19937_64& random, size_t n) {
 
 // 48-bit words: matrices that a provider sends need not be canonical.
 void FillWords(std::mt19937_64& random, uint8_t* out, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) out[i] = random() % 4 == 0 ? 0xff : static_cast<uint8_t>(random());
+  for (size_t i = 0; i < bytes; ++i)
+    out[i] = random() % 4 == 0 ? 0xff : static_cast<uint8_t>(random());
 }
 
 TEST(CheckMathTest, WeightProducts) {
   std::mt19937_64 random(1);
   for (const size_t vectors : {1u, 2u, 3u, 4u}) {
-    for (const auto& [d, columns] : {std::pair<size_t, size_t>{7, 1}, {64, 255}, {33, 256}, {5, 1000}}) {
+    for (const auto& [d, columns] :
+         {std::pair<size_t, size_t>{7, 1}, {64, 255}, {33, 256}, {5, 1000}}) {
       std::vector<int8_t> weights(d * columns);
-      for (int8_t& w : weights) w = random() % 3 == 0 ? int8_t{-127} : static_cast<int8_t>(static_cast<int>(random() % 255) - 127);
+      for (int8_t& w : weights)
+        w = random() % 3 == 0 ? int8_t{-127}
+                              : static_cast<int8_t>(static_cast<int>(random() % 255) - 127);
       std::vector<std::vector<uint64_t>> v, sums, expected;
       std::vector<const uint64_t*> v_pointers;
       std::vector<uint64_t*> sum_pointers;
@@ -47,12 +51,14 @@ TEST(CheckMathTest, WeightProducts) {
         sum_pointers.push_back(sums[k].data());
         for (size_t c = 0; c < columns; ++c) {
           for (size_t j = 0; j < d; ++j) {
-            expected[k][j] = ring::AddMod(expected[k][j], ring::MulMod(ring::FromSigned(weights[c * d + j]), v[k][c]));
+            expected[k][j] = ring::AddMod(
+                expected[k][j], ring::MulMod(ring::FromSigned(weights[c * d + j]), v[k][c]));
           }
         }
       }
       std::vector<int64_t> scratch(vectors * d, -1);
-      AddWeightProducts(weights, d, v_pointers.data(), vectors, sum_pointers.data(), scratch.data());
+      AddWeightProducts(weights, d, v_pointers.data(), vectors, sum_pointers.data(),
+                        scratch.data());
       EXPECT_EQ(sums, expected);
     }
   }
@@ -95,9 +101,12 @@ TEST(CheckMathTest, ModuleProducts) {
             for (size_t i = 0; i < ring::kRank; ++i) {
               WideSum expected = 5;
               for (size_t c = 0; c < columns; ++c) {
-                expected += static_cast<WideSum>(ring::LoadResidue(matrix.data() + ring::ModuleMatrixOffset(c, slot, i))) * x[k][c];
+                expected += static_cast<WideSum>(ring::LoadResidue(
+                                matrix.data() + ring::ModuleMatrixOffset(c, slot, i))) *
+                            x[k][c];
               }
-              ASSERT_TRUE(sums[k][slot * ring::kRank + i] == expected) << IsaName(isa) << " " << columns;
+              ASSERT_TRUE(sums[k][slot * ring::kRank + i] == expected)
+                  << IsaName(isa) << " " << columns;
             }
           }
         }
@@ -118,7 +127,9 @@ TEST(CheckMathTest, PanelProducts) {
       for (size_t row = 0; row < ring::kDegree; ++row) {
         WideSum expected = 9;
         for (size_t c = 0; c < columns; ++c) {
-          expected += static_cast<WideSum>(ring::LoadResidue(panels.data() + ring::RowPanelsOffset(row, c))) * x[c];
+          expected += static_cast<WideSum>(
+                          ring::LoadResidue(panels.data() + ring::RowPanelsOffset(row, c))) *
+                      x[c];
         }
         ASSERT_TRUE(sums[row] == expected) << IsaName(isa) << " " << columns;
       }
@@ -131,13 +142,16 @@ TEST(CheckMathTest, ErrorProducts) {
   for (const size_t d : {1u, 64u, 1024u, 1500u, 2049u}) {
     const size_t stride = ring::RoundUp(d, 32);
     std::vector<int8_t> errors(ring::kDegree * stride);
-    for (int8_t& e : errors) e = random() % 2 == 0 ? int8_t{-21} : static_cast<int8_t>(static_cast<int>(random() % 43) - 21);
+    for (int8_t& e : errors)
+      e = random() % 2 == 0 ? int8_t{-21}
+                            : static_cast<int8_t>(static_cast<int>(random() % 43) - 21);
     const std::vector<uint64_t> x = Residues(random, d);
     std::vector<uint64_t> sums(ring::kDegree, kQ - 3), expected = sums;
     AddErrorProducts(errors.data(), stride, d, x.data(), sums.data());
     for (size_t row = 0; row < ring::kDegree; ++row) {
       for (size_t j = 0; j < d; ++j) {
-        expected[row] = ring::AddMod(expected[row], ring::MulMod(ring::FromSigned(errors[row * stride + j]), x[j]));
+        expected[row] = ring::AddMod(
+            expected[row], ring::MulMod(ring::FromSigned(errors[row * stride + j]), x[j]));
       }
     }
     EXPECT_EQ(sums, expected);

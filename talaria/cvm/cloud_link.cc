@@ -41,8 +41,8 @@ struct CloudLink::Impl {
   uint64_t closed_sent = 0, closed_received = 0;  // bytes of connections that are gone
   std::optional<ErrorCode> last_error;
 
-  // Guards what Shutdown() and End() touch. `connection` is replaced under it and by the calling thread only, which therefore
-  // may use the object without it.
+  // Guards what Shutdown() and End() touch. `connection` is replaced under it and by the calling
+  // thread only, which therefore may use the object without it.
   std::mutex state_mutex;
   std::condition_variable wake;
   bool shut_down = false, ended = false;
@@ -76,8 +76,10 @@ struct CloudLink::Impl {
   }
 
   void Count() {
-    bytes_sent.store(closed_sent + (connection ? connection->bytes_sent() : 0), std::memory_order_relaxed);
-    bytes_received.store(closed_received + (connection ? connection->bytes_received() : 0), std::memory_order_relaxed);
+    bytes_sent.store(closed_sent + (connection ? connection->bytes_sent() : 0),
+                     std::memory_order_relaxed);
+    bytes_received.store(closed_received + (connection ? connection->bytes_received() : 0),
+                         std::memory_order_relaxed);
   }
 
   // Whatever was on its way is never read.
@@ -101,7 +103,8 @@ struct CloudLink::Impl {
       Result<wire::ErrorMessage> error = wire::DecodeError(frame->body);
       if (!error.ok()) return Violation(error.status().message());
       last_error = error->code;
-      return Status(Code::kUnavailable, "the cloud answered with error " + std::to_string(static_cast<int>(error->code)));
+      return Status(Code::kUnavailable, "the cloud answered with error " +
+                                            std::to_string(static_cast<int>(error->code)));
     }
     if (frame->type == Type::kDrain) {
       if (!frame->body.empty()) return Violation("a Drain with a body");
@@ -118,11 +121,13 @@ struct CloudLink::Impl {
       std::lock_guard lock(state_mutex);
       if (ended) return Ended();
       if (shut_down) return Status(Code::kCancelled, "the link was shut down");
-      connection = std::make_unique<Connection>(std::move(transport).value(), options.max_frame_bytes);
+      connection =
+          std::make_unique<Connection>(std::move(transport).value(), options.max_frame_bytes);
     }
     wire::Hello hello;
     hello.max_frame_bytes = options.max_frame_bytes;
-    TALARIA_RETURN_IF_ERROR(connection->Send(Type::kHello, {Bytes(wire::Encode(hello))}, timeout_ms));
+    TALARIA_RETURN_IF_ERROR(
+        connection->Send(Type::kHello, {Bytes(wire::Encode(hello))}, timeout_ms));
     TALARIA_ASSIGN_OR_RETURN(const Frame frame, Receive(timeout_ms));
     if (frame.type != Type::kHelloReply) return Violation("no HelloReply");
     const Result<wire::HelloReply> reply = wire::DecodeHelloReply(frame.body);
@@ -138,13 +143,15 @@ struct CloudLink::Impl {
     return Violation("it serves another model than the one that is pinned");
   }
 
-  // Connects if there is no connection, again and again until `deadline`: a cloud that restarts refuses for a moment.
+  // Connects if there is no connection, again and again until `deadline`: a cloud that restarts
+  // refuses for a moment.
   Status EnsureConnected(Clock::time_point deadline) {
     if (connection) return OkStatus();
     milliseconds pause = kFirstPause;
     for (;;) {
       TALARIA_RETURN_IF_ERROR(CheckOpen());
-      const Status status = ConnectOnce(std::min(options.idle_timeout_ms, MillisecondsUntil(deadline)));
+      const Status status =
+          ConnectOnce(std::min(options.idle_timeout_ms, MillisecondsUntil(deadline)));
       if (status.ok()) return status;
       Close();
       if (status.code() != Code::kUnavailable) return FinalStatus(status);
@@ -166,8 +173,9 @@ struct CloudLink::Impl {
     return static_cast<int>(std::clamp<int64_t>(left, 1, 1 << 30));
   }
 
-  // One request and its one reply: `send` writes the request, the same bytes each time; `accept` checks and copies the reply,
-  // or returns an error that makes it a violation. With `stop_on_refusal` an Error{bad request} is final at once.
+  // One request and its one reply: `send` writes the request, the same bytes each time; `accept`
+  // checks and copies the reply, or returns an error that makes it a violation. With
+  // `stop_on_refusal` an Error{bad request} is final at once.
   template <class Send, class Accept>
   Status Exchange(Type reply_type, bool stop_on_refusal, Send send, Accept accept) {
     TALARIA_RETURN_IF_ERROR(CheckOpen());
@@ -176,8 +184,9 @@ struct CloudLink::Impl {
     for (int attempt = 0;; ++attempt) {
       TALARIA_RETURN_IF_ERROR(EnsureConnected(deadline));
       const Clock::time_point began = Clock::now();
-      const int timeout_ms =
-          attempt == 0 ? options.idle_timeout_ms : std::min(options.idle_timeout_ms, MillisecondsUntil(deadline));
+      const int timeout_ms = attempt == 0
+                                 ? options.idle_timeout_ms
+                                 : std::min(options.idle_timeout_ms, MillisecondsUntil(deadline));
       last_error.reset();
       Status status = send(*connection, timeout_ms);
       if (status.ok()) {
@@ -195,24 +204,31 @@ struct CloudLink::Impl {
       if (stop_on_refusal && last_error == ErrorCode::kBadRequest) return status;
       if (attempt == 0) {
         const Clock::time_point now = Clock::now();
-        deadline = now + std::max<Clock::duration>(milliseconds(kLeastRetryMs), budget - (now - began));
+        deadline =
+            now + std::max<Clock::duration>(milliseconds(kLeastRetryMs), budget - (now - began));
       }
-      if (attempt >= options.max_retries || Clock::now() >= deadline) return status.Annotate("the cloud was lost");
+      if (attempt >= options.max_retries || Clock::now() >= deadline)
+        return status.Annotate("the cloud was lost");
       retries.fetch_add(1, std::memory_order_relaxed);
     }
   }
 
   size_t ChunkLimit() const {
-    const size_t frame = std::min(options.max_frame_bytes, peer_max_frame.load(std::memory_order_relaxed));
+    const size_t frame =
+        std::min(options.max_frame_bytes, peer_max_frame.load(std::memory_order_relaxed));
     return std::min<size_t>(wire::kMaxChunkBytes, frame - 1 - wire::kChunkHeaderBytes);
   }
 
   // One chunk. call_mutex is held.
-  Status FetchChunk(model::StreamId stream, uint64_t offset, MutableBytes out, bool stop_on_refusal) {
-    const std::vector<uint8_t> request = wire::Encode(wire::Fetch{stream, offset, static_cast<uint32_t>(out.size())});
+  Status FetchChunk(model::StreamId stream, uint64_t offset, MutableBytes out,
+                    bool stop_on_refusal) {
+    const std::vector<uint8_t> request =
+        wire::Encode(wire::Fetch{stream, offset, static_cast<uint32_t>(out.size())});
     return Exchange(
         Type::kChunk, stop_on_refusal,
-        [&](Connection& c, int timeout_ms) { return c.Send(Type::kFetch, {Bytes(request)}, timeout_ms); },
+        [&](Connection& c, int timeout_ms) {
+          return c.Send(Type::kFetch, {Bytes(request)}, timeout_ms);
+        },
         [&](Bytes body) {
           Bytes data;
           TALARIA_ASSIGN_OR_RETURN(const wire::ChunkHeader header, wire::DecodeChunk(body, &data));
@@ -231,8 +247,10 @@ CloudLink::~CloudLink() = default;
 Result<std::unique_ptr<CloudLink>> CloudLink::Create(CloudLinkOptions options) {
   TALARIA_ASSIGN_OR_RETURN(wire::Endpoint endpoint, wire::Endpoint::Parse(options.endpoint));
   if (options.connect_timeout_ms <= 0 || options.idle_timeout_ms <= 0 || options.max_retries < 0 ||
-      options.max_frame_bytes < wire::kMinFrameLimit || options.max_frame_bytes > wire::kMaxFrameBytes) {
-    return Status(Code::kInvalidArgument, "cloud link: a time-out, the retries or the frame limit is out of range");
+      options.max_frame_bytes < wire::kMinFrameLimit ||
+      options.max_frame_bytes > wire::kMaxFrameBytes) {
+    return Status(Code::kInvalidArgument,
+                  "cloud link: a time-out, the retries or the frame limit is out of range");
   }
   std::unique_ptr<CloudLink> link(new CloudLink());
   link->impl_->endpoint = std::move(endpoint);
@@ -244,8 +262,8 @@ Result<std::unique_ptr<CloudLink>> CloudLink::Create(CloudLinkOptions options) {
 Result<Digest> CloudLink::Identity() {
   std::lock_guard lock(impl_->call_mutex);
   TALARIA_RETURN_IF_ERROR(impl_->CheckOpen());
-  TALARIA_RETURN_IF_ERROR(
-      impl_->EnsureConnected(Clock::now() + milliseconds(impl_->options.idle_timeout_ms + kRetryAllowanceMs)));
+  TALARIA_RETURN_IF_ERROR(impl_->EnsureConnected(
+      Clock::now() + milliseconds(impl_->options.idle_timeout_ms + kRetryAllowanceMs)));
   return impl_->identity;
 }
 
@@ -258,7 +276,8 @@ Status CloudLink::Fetch(model::StreamId stream, uint64_t offset, MutableBytes ou
   std::lock_guard lock(impl_->call_mutex);
   while (!out.empty()) {
     const size_t n = std::min(out.size(), impl_->ChunkLimit());
-    TALARIA_RETURN_IF_ERROR(impl_->FetchChunk(stream, offset, out.first(n), /*stop_on_refusal=*/false));
+    TALARIA_RETURN_IF_ERROR(
+        impl_->FetchChunk(stream, offset, out.first(n), /*stop_on_refusal=*/false));
     offset += n;
     out = out.subspan(n);
   }
@@ -276,10 +295,10 @@ Result<std::string> CloudLink::FetchManifest(const Digest& identity, size_t max_
     if (step == 0) return impl_->Violation("its manifest has not the digest that it named");
     const size_t have = text.size();
     text.resize(have + step);
-    const Status status =
-        impl_->FetchChunk({model::StreamKind::kManifest, 0}, have,
-                          MutableBytes(reinterpret_cast<uint8_t*>(text.data()), text.size()).subspan(have),
-                          /*stop_on_refusal=*/true);
+    const Status status = impl_->FetchChunk(
+        {model::StreamKind::kManifest, 0}, have,
+        MutableBytes(reinterpret_cast<uint8_t*>(text.data()), text.size()).subspan(have),
+        /*stop_on_refusal=*/true);
     if (!status.ok()) {
       if (impl_->last_error != ErrorCode::kBadRequest) return status;
       text.resize(have);
@@ -295,18 +314,22 @@ Result<std::string> CloudLink::FetchManifest(const Digest& identity, size_t max_
 
 Status CloudLink::Multiply(uint32_t group, uint32_t rows, Bytes planes, MutableBytes residues) {
   std::lock_guard lock(impl_->call_mutex);
-  // Counted for the whole life of the link, and not per connection: a repeated request is the identical bytes.
+  // Counted for the whole life of the link, and not per connection: a repeated request is the
+  // identical bytes.
   const wire::MultiplyHeader request{impl_->next_call++, group, rows};
   uint8_t header[wire::kCallHeaderBytes];
   wire::EncodeTo(request, header);
   impl_->calls.fetch_add(1, std::memory_order_relaxed);
   return impl_->Exchange(
       Type::kProduct, /*stop_on_refusal=*/false,
-      [&](Connection& c, int timeout_ms) { return c.Send(Type::kMultiply, {Bytes(header), planes}, timeout_ms); },
+      [&](Connection& c, int timeout_ms) {
+        return c.Send(Type::kMultiply, {Bytes(header), planes}, timeout_ms);
+      },
       [&](Bytes body) {
         Bytes data;
         TALARIA_ASSIGN_OR_RETURN(const wire::ProductHeader reply, wire::DecodeProduct(body, &data));
-        if (reply.call != request.call || reply.group != group || reply.rows != rows || data.size() != residues.size()) {
+        if (reply.call != request.call || reply.group != group || reply.rows != rows ||
+            data.size() != residues.size()) {
           return Status(Code::kCorrupt, "a product that was not asked for");
         }
         std::memcpy(residues.data(), data.data(), data.size());
@@ -316,14 +339,17 @@ Status CloudLink::Multiply(uint32_t group, uint32_t rows, Bytes planes, MutableB
 
 uint32_t CloudLink::MaxRows(uint32_t d_padded, uint32_t o_padded) const {
   constexpr uint64_t kOverhead = 1 + wire::kCallHeaderBytes;
-  const uint64_t sent = (impl_->peer_max_frame.load(std::memory_order_relaxed) - kOverhead) / (uint64_t{6} * d_padded);
+  const uint64_t sent = (impl_->peer_max_frame.load(std::memory_order_relaxed) - kOverhead) /
+                        (uint64_t{6} * d_padded);
   const uint64_t received = (impl_->options.max_frame_bytes - kOverhead) / (uint64_t{6} * o_padded);
   return static_cast<uint32_t>(std::min(sent, received));
 }
 
 LinkStats CloudLink::stats() const {
-  return {impl_->calls.load(std::memory_order_relaxed), impl_->retries.load(std::memory_order_relaxed),
-          impl_->bytes_sent.load(std::memory_order_relaxed), impl_->bytes_received.load(std::memory_order_relaxed)};
+  return {impl_->calls.load(std::memory_order_relaxed),
+          impl_->retries.load(std::memory_order_relaxed),
+          impl_->bytes_sent.load(std::memory_order_relaxed),
+          impl_->bytes_received.load(std::memory_order_relaxed)};
 }
 
 void CloudLink::Shutdown() { impl_->Stop(/*end=*/false); }

@@ -1,8 +1,11 @@
-// The CVM's way to the cloud: connects, says Hello, pins the model identity, fetches streams, and carries one call at a time.
+// The CVM's way to the cloud: connects, says Hello, pins the model identity, fetches streams, and
+// carries one call at a time.
 //
-//   transport failure (connect, reset, end, time-out, Error, Drain)  -> the connection is closed unread, the identical bytes go
+//   transport failure (connect, reset, end, time-out, Error, Drain)  -> the connection is closed
+//   unread, the identical bytes go
 //       out on another one, at most max_retries times; then kUnavailable, and the link stays usable
-//   protocol violation (length, type, wrong call, group, rows, size)  -> kSessionEnded, at once and from then on
+//   protocol violation (length, type, wrong call, group, rows, size)  -> kSessionEnded, at once and
+//   from then on
 #ifndef TALARIA_CVM_CLOUD_LINK_H_
 #define TALARIA_CVM_CLOUD_LINK_H_
 
@@ -18,12 +21,14 @@
 namespace talaria::cvm {
 
 struct CloudLinkOptions {
-  std::string endpoint;          // unix:PATH or HOST:PORT
-  Digest identity{};             // the model that is expected; zero = take the cloud's (only before set-up pins it)
+  std::string endpoint;  // unix:PATH or HOST:PORT
+  Digest identity{};     // the model that is expected; zero = take the cloud's (only before set-up
+                         // pins it)
   int connect_timeout_ms = 2000;
-  int idle_timeout_ms = 4000;    // no byte for that long while a reply is due
-  // Further connections on which the identical bytes are sent. Counted from a failed attempt's last sign of life, all
-  // further ones together may take idle_timeout_ms + 800 ms: with the defaults a lost cloud is an error within 5 s.
+  int idle_timeout_ms = 4000;  // no byte for that long while a reply is due
+  // Further connections on which the identical bytes are sent. Counted from a failed attempt's last
+  // sign of life, all further ones together may take idle_timeout_ms + 800 ms: with the defaults a
+  // lost cloud is an error within 5 s.
   int max_retries = 2;
   uint32_t max_frame_bytes = wire::kMaxFrameBytes;
 };
@@ -32,11 +37,13 @@ struct LinkStats {
   uint64_t calls = 0, retries = 0, bytes_sent = 0, bytes_received = 0;
 };
 
-// One call at a time (a mutex inside). Transport failures give kUnavailable, the link stays usable and connects anew at the
-// next call. Protocol violations give kSessionEnded: the caller must poison its session.
+// One call at a time (a mutex inside). Transport failures give kUnavailable, the link stays usable
+// and connects anew at the next call. Protocol violations give kSessionEnded: the caller must
+// poison its session.
 class CloudLink {
  public:
-  static Result<std::unique_ptr<CloudLink>> Create(CloudLinkOptions options);  // kInvalidArgument; does not connect
+  static Result<std::unique_ptr<CloudLink>> Create(
+      CloudLinkOptions options);  // kInvalidArgument; does not connect
   ~CloudLink();
 
   // The identity that the cloud's Hello named. kUnavailable, kSessionEnded.
@@ -45,20 +52,24 @@ class CloudLink {
   void PinIdentity(const Digest& identity);
   // Exactly out.size() bytes of a stream. The bytes are unchecked: the caller compares digests.
   Status Fetch(model::StreamId stream, uint64_t offset, MutableBytes out);
-  // The bytes of the manifest, at most `max_bytes`, whose SHA-256 is `identity`. Its size is nowhere announced: the cloud
-  // refuses ranges that reach past the end, and the digest says when all of it is there.
+  // The bytes of the manifest, at most `max_bytes`, whose SHA-256 is `identity`. Its size is
+  // nowhere announced: the cloud refuses ranges that reach past the end, and the digest says when
+  // all of it is there.
   Result<std::string> FetchManifest(const Digest& identity, size_t max_bytes);
 
-  // Sends rows x [6][d_padded] planes and receives rows x [o_padded] x 6 bytes into `residues` (private memory). The reply's
-  // call, group, rows and size are checked. On a transport failure the identical bytes go out again on a new connection.
-  // At most one reply is ever parsed. Does not allocate once the largest frame was seen.
+  // Sends rows x [6][d_padded] planes and receives rows x [o_padded] x 6 bytes into `residues`
+  // (private memory). The reply's call, group, rows and size are checked. On a transport failure
+  // the identical bytes go out again on a new connection. At most one reply is ever parsed. Does
+  // not allocate once the largest frame was seen.
   Status Multiply(uint32_t group, uint32_t rows, Bytes planes, MutableBytes residues);
-  // The largest number of rows for which both frames fit, after the limits that the peers announced.
+  // The largest number of rows for which both frames fit, after the limits that the peers
+  // announced.
   uint32_t MaxRows(uint32_t d_padded, uint32_t o_padded) const;
 
   LinkStats stats() const;
   void Shutdown();  // any thread: pending and later calls fail with kCancelled
-  void End();       // any thread: a check failed; nothing more is sent, pending and later calls fail with kSessionEnded
+  void End();  // any thread: a check failed; nothing more is sent, pending and later calls fail
+               // with kSessionEnded
 
  private:
   CloudLink();

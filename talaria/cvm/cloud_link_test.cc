@@ -21,7 +21,9 @@ constexpr uint32_t kGroup = 2;  // d_padded = 128, o_padded = 128
 std::vector<uint8_t> Planes(uint32_t rows) { return std::vector<uint8_t>(rows * 6 * 128, 1); }
 std::vector<uint8_t> Residues(uint32_t rows) { return std::vector<uint8_t>(rows * 128 * 6, 0xaa); }
 
-double Seconds(Clock::time_point since) { return std::chrono::duration<double>(Clock::now() - since).count(); }
+double Seconds(Clock::time_point since) {
+  return std::chrono::duration<double>(Clock::now() - since).count();
+}
 
 TEST(CloudLinkTest, CreateChecksItsOptions) {
   CloudLinkOptions options;
@@ -43,7 +45,8 @@ TEST(CloudLinkTest, IdentityFetchAndMultiply) {
   EXPECT_EQ(*identity, SharedModel().identity());
   std::vector<uint8_t> part(1000);
   ASSERT_TRUE(link->Fetch({model::StreamKind::kHints, 1}, 4321, part).ok());
-  EXPECT_EQ(std::memcmp(part.data(), SharedModel().matrices[1].hints.data() + 4321, part.size()), 0);
+  EXPECT_EQ(std::memcmp(part.data(), SharedModel().matrices[1].hints.data() + 4321, part.size()),
+            0);
   std::vector<uint8_t> residues = Residues(2);
   ASSERT_TRUE(link->Multiply(kGroup, 2, Planes(2), residues).ok());
   EXPECT_NE(residues, Residues(2));
@@ -57,7 +60,8 @@ TEST(CloudLinkTest, IdentityFetchAndMultiply) {
 
 // The size of a manifest is nowhere announced; every size has to be found.
 TEST(CloudLinkTest, FetchManifestOfAnySize) {
-  for (const size_t size : {size_t{1}, size_t{2}, size_t{4095}, size_t{65535}, size_t{65536}, size_t{65537}, size_t{200001}, size_t{5000000}}) {
+  for (const size_t size : {size_t{1}, size_t{2}, size_t{4095}, size_t{65535}, size_t{65536},
+                            size_t{65537}, size_t{200001}, size_t{5000000}}) {
     SyntheticModel model = SharedModel();
     model.manifest_text = std::string(size, 'x');
     model.manifest_text.back() = 'y';
@@ -76,7 +80,8 @@ TEST(CloudLinkTest, AManifestBeyondItsBoundOrWithoutItsDigestEndsTheSession) {
     FakeCloud cloud(model);
     const auto link = MakeLink(cloud);
     const Digest other = Sha256Of(AsBytes("another"));
-    const auto text = too_large ? link->FetchManifest(model.identity(), 99999) : link->FetchManifest(other, 1 << 20);
+    const auto text = too_large ? link->FetchManifest(model.identity(), 99999)
+                                : link->FetchManifest(other, 1 << 20);
     EXPECT_EQ(text.status().code(), Code::kSessionEnded);
     EXPECT_EQ(link->Identity().status().code(), Code::kSessionEnded);
   }
@@ -96,9 +101,9 @@ TEST(CloudLinkTest, AnUnexpectedIdentityEndsTheSession) {
 TEST(CloudLinkTest, MalformedHellosEndTheSession) {
   const std::vector<std::function<void(Reply&)>> lies = {
       [](Reply& r) { r.frame[4] = static_cast<uint8_t>(Type::kProduct); },
-      [](Reply& r) { r.body()[0] ^= 2; },                                    // version
-      [](Reply& r) { std::memset(r.body() + 34, 0xff, 4); },                 // frame limit over the limit
-      [](Reply& r) { std::memset(r.body() + 34, 0, 4); },                    // frame limit 0
+      [](Reply& r) { r.body()[0] ^= 2; },                     // version
+      [](Reply& r) { std::memset(r.body() + 34, 0xff, 4); },  // frame limit over the limit
+      [](Reply& r) { std::memset(r.body() + 34, 0, 4); },     // frame limit 0
       [](Reply& r) { r.frame.push_back(0), r.frame[0] += 1; },
       [](Reply& r) { r.frame.pop_back(), r.frame[0] -= 1; }};
   for (size_t i = 0; i < lies.size(); ++i) {
@@ -123,7 +128,7 @@ TEST(CloudLinkTest, RowsThatFitTheFrames) {
   const auto link = MakeLink(cloud);
   EXPECT_EQ(link->MaxRows(128, 128), (wire::kMaxFrameBytes - 17) / (6 * 128));
   ASSERT_TRUE(link->Identity().ok());
-  EXPECT_EQ(link->MaxRows(128, 128), 5u);   // 17 + 5 * 768 = 3857
+  EXPECT_EQ(link->MaxRows(128, 128), 5u);  // 17 + 5 * 768 = 3857
   EXPECT_EQ(link->MaxRows(1024, 128), 0u);
   EXPECT_EQ(link->MaxRows(64, 11184808), 0u);
   std::vector<uint8_t> part(10000);  // chunks follow the limit too
@@ -172,7 +177,9 @@ TEST(CloudLinkTest, AnOverloadedCloudIsTriedAgain) {
   FakeCloud cloud(SharedModel());
   cloud.SetHook([](const Request& request, Reply& reply) {
     if (request.type == Type::kHello && request.number < 3) {
-      reply = {FakeCloud::Frame(Type::kError, wire::Encode(wire::ErrorMessage{wire::ErrorCode::kOverloaded})), Reply::Then::kClose};
+      reply = {FakeCloud::Frame(Type::kError,
+                                wire::Encode(wire::ErrorMessage{wire::ErrorCode::kOverloaded})),
+               Reply::Then::kClose};
     }
   });
   const auto link = MakeLink(cloud);

@@ -175,6 +175,7 @@ Result<std::unique_ptr<EngineHost>> EngineHost::Start(const MaskedModel& model, 
   if (model.skeleton.valid())
     program.descriptors.emplace_back(model.skeleton.get(), engine::kSkeletonFd);
   // llama.cpp looks for back ends in the working directory, so it is the one that the program
+  for (const auto& d : options.extra_descriptors) program.descriptors.push_back(d);
   // itself comes from.
   program.working_directory = path.parent_path();
   program.keep_output = options.keep_output;

@@ -19,6 +19,7 @@ struct EngineOptions {
   std::vector<std::string> arguments;  // complete
   std::string plugin;                  // libggml-talaria.so
   std::vector<std::pair<std::string, std::string>> extra_environment;  // laboratory only
+  std::vector<std::pair<int, int>> extra_descriptors;  // laboratory only, as ChildProgram::descriptors
   bool keep_output = false;
   bool sandbox = true;
   SandboxPolicy sandbox_policy = SandboxPolicy::kRequire;

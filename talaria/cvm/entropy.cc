@@ -58,17 +58,22 @@ Status SystemEntropy(MutableBytes out) {
 
 // HKDF-SHA-256 (RFC 5869) without salt; `domain` is the info field.
 Status Hkdf(Bytes input, std::string_view domain, std::span<uint8_t, 32> out) {
-  // Looked up once per process: a search through OpenSSL's providers for every batch would cost more than the rest.
+  // Looked up once per process: a search through OpenSSL's providers for every batch would cost
+  // more than the rest.
   static EVP_KDF* const kdf = EVP_KDF_fetch(nullptr, "HKDF", nullptr);
-  const std::unique_ptr<EVP_KDF_CTX, void (*)(EVP_KDF_CTX*)> context(EVP_KDF_CTX_new(kdf), EVP_KDF_CTX_free);
+  const std::unique_ptr<EVP_KDF_CTX, void (*)(EVP_KDF_CTX*)> context(EVP_KDF_CTX_new(kdf),
+                                                                     EVP_KDF_CTX_free);
   if (kdf == nullptr || context == nullptr) return Status(Code::kInternal, "OpenSSL has no HKDF");
   char digest[] = "SHA256";
   OSSL_PARAM parameters[] = {
       OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
-      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, const_cast<uint8_t*>(input.data()), input.size()),
-      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, const_cast<char*>(domain.data()), domain.size()),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, const_cast<uint8_t*>(input.data()),
+                                        input.size()),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, const_cast<char*>(domain.data()),
+                                        domain.size()),
       OSSL_PARAM_construct_end()};
-  if (EVP_KDF_derive(context.get(), out.data(), out.size(), parameters) != 1) return Status(Code::kInternal, "HKDF failed");
+  if (EVP_KDF_derive(context.get(), out.data(), out.size(), parameters) != 1)
+    return Status(Code::kInternal, "HKDF failed");
   return OkStatus();
 }
 
@@ -76,16 +81,21 @@ Status Hkdf(Bytes input, std::string_view domain, std::span<uint8_t, 32> out) {
 
 namespace internal {
 
-Status ReadSeedWords(const std::function<bool(uint64_t&)>& rdseed, std::array<uint64_t, kRdseedWords>& out) {
+Status ReadSeedWords(const std::function<bool(uint64_t&)>& rdseed,
+                     std::array<uint64_t, kRdseedWords>& out) {
   for (size_t i = 0; i < out.size(); ++i) {
     int tries = 0;
     while (!rdseed(out[i])) {
-      if (++tries == kRdseedTries) return Status(Code::kResourceExhausted, "RDSEED delivers nothing");
+      if (++tries == kRdseedTries)
+        return Status(Code::kResourceExhausted, "RDSEED delivers nothing");
     }
-    // Known broken processors repeat themselves or deliver constants. A good one is refused once in 2^60.
+    // Known broken processors repeat themselves or deliver constants. A good one is refused once in
+    // 2^60.
     bool refused = out[i] == 0 || out[i] == ~uint64_t{0};
     for (size_t j = 0; j < i; ++j) refused = refused || out[i] == out[j];
-    if (refused) return Status(Code::kUnsupported, "RDSEED is broken: it delivered a constant or repeated word");
+    if (refused)
+      return Status(Code::kUnsupported,
+                    "RDSEED is broken: it delivered a constant or repeated word");
   }
   return OkStatus();
 }

@@ -26,7 +26,8 @@ TEST(EntropyTest, SeveralThreads) {
   std::vector<Key> keys(8 * 200);
   for (size_t t = 0; t < 8; ++t) {
     threads.emplace_back([&, t] {
-      for (size_t i = 0; i < 200; ++i) ASSERT_TRUE(FreshKey(RdseedPolicy::kUseIfPresent, "test", keys[200 * t + i]).ok());
+      for (size_t i = 0; i < 200; ++i)
+        ASSERT_TRUE(FreshKey(RdseedPolicy::kUseIfPresent, "test", keys[200 * t + i]).ok());
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -36,7 +37,9 @@ TEST(EntropyTest, SeveralThreads) {
 TEST(EntropyTest, SeedWordsAreTakenWithBoundedRetries) {
   std::array<uint64_t, internal::kRdseedWords> words;
   int calls = 0;
-  const auto slow = [&](uint64_t& out) { return out = 77u + static_cast<uint64_t>(calls), ++calls % 100 == 0; };
+  const auto slow = [&](uint64_t& out) {
+    return out = 77u + static_cast<uint64_t>(calls), ++calls % 100 == 0;
+  };
   EXPECT_TRUE(internal::ReadSeedWords(slow, words).ok());
   EXPECT_EQ(calls, 400);
 
@@ -49,14 +52,17 @@ TEST(EntropyTest, SeedWordsAreTakenWithBoundedRetries) {
 TEST(EntropyTest, BrokenProcessorsAreRefused) {
   std::array<uint64_t, internal::kRdseedWords> words;
   for (const uint64_t constant : {uint64_t{0}, ~uint64_t{0}, uint64_t{1234}}) {
-    const Status status = internal::ReadSeedWords([=](uint64_t& out) { return out = constant, true; }, words);
+    const Status status =
+        internal::ReadSeedWords([=](uint64_t& out) { return out = constant, true; }, words);
     EXPECT_EQ(status.code(), Code::kUnsupported) << constant;
   }
   // One bad word among good ones, at each place.
   for (size_t bad = 0; bad < words.size(); ++bad) {
     for (const uint64_t value : {uint64_t{0}, ~uint64_t{0}}) {
       size_t n = 0;
-      const auto rdseed = [&](uint64_t& out) { return out = n == bad ? value : 1000 + n, ++n, true; };
+      const auto rdseed = [&](uint64_t& out) {
+        return out = n == bad ? value : 1000 + n, ++n, true;
+      };
       EXPECT_EQ(internal::ReadSeedWords(rdseed, words).code(), Code::kUnsupported);
     }
   }

@@ -23,8 +23,8 @@ using ring::kPanelColumns;
 constexpr uint64_t kSecretStream = 1;
 constexpr uint64_t kErrorStream = 2;
 
-// Columns that are generated and tested at once. Their rows, 196 KB a batch, are still in the cache for the test, and a
-// request to stop is seen within milliseconds.
+// Columns that are generated and tested at once. Their rows, 196 KB a batch, are still in the cache
+// for the test, and a request to stop is seen within milliseconds.
 constexpr size_t kSliceColumns = 128;
 
 double ThreadCpuSeconds() {
@@ -35,9 +35,9 @@ double ThreadCpuSeconds() {
 
 // Both sides of the self-test of one batch.
 struct TestSums {
-  WideSum unmask[ring::kDegree];   // U . v
-  WideSum mask[ring::kDegree];     // M . u
-  uint64_t error[ring::kDegree];   // E . u, canonical
+  WideSum unmask[ring::kDegree];  // U . v
+  WideSum mask[ring::kDegree];    // M . u
+  uint64_t error[ring::kDegree];  // E . u, canonical
 };
 
 // All secrets of one batch while it is made.
@@ -58,7 +58,8 @@ struct BatchGenerator::Impl {
   double self_test_seconds = 0;
 
   // s and E of every batch; `errors_of` are their errors.
-  Status Draw(size_t error_stride, std::span<BatchSecrets> batches, std::span<int8_t* const> errors_of) {
+  Status Draw(size_t error_stride, std::span<BatchSecrets> batches,
+              std::span<int8_t* const> errors_of) {
     for (size_t b = 0; b < batches.size(); ++b) {
       SecretKey<32> key;
       TALARIA_RETURN_IF_ERROR(entropy(key.Expose()));
@@ -73,27 +74,29 @@ struct BatchGenerator::Impl {
     return OkStatus();
   }
 
-  // rows [., first_column ...] of every batch from `columns` columns of `matrix`, with the products of the rows with `x`
-  // added to what sums_of() names. kCancelled.
+  // rows [., first_column ...] of every batch from `columns` columns of `matrix`, with the products
+  // of the rows with `x` added to what sums_of() names. kCancelled.
   template <class SumsOf>
   Status MakeRows(const uint8_t* matrix, size_t columns, size_t first_column, size_t error_stride,
-                  std::span<const ring::BatchOutput> outputs, const uint64_t* x, SumsOf sums_of, const std::atomic<bool>& cancel) {
+                  std::span<const ring::BatchOutput> outputs, const uint64_t* x, SumsOf sums_of,
+                  const std::atomic<bool>& cancel) {
     for (size_t c = 0; c < columns; c += kSliceColumns) {
       if (cancel.load(std::memory_order_relaxed)) return Status(Code::kCancelled, "stopped");
       const size_t n = std::min(kSliceColumns, columns - c);
-      ring::GenerateRows(isa, matrix + c / kBlockColumns * kBlockBytes, n, first_column + c, error_stride, outputs,
-                         scratch.Expose());
+      ring::GenerateRows(isa, matrix + c / kBlockColumns * kBlockBytes, n, first_column + c,
+                         error_stride, outputs, scratch.Expose());
       const double start = ThreadCpuSeconds();
       for (size_t b = 0; b < outputs.size(); ++b) {
-        AddPanelProducts(isa, outputs[b].rows + ring::RowPanelsOffset(0, first_column + c), ring::RoundUp(n, kPanelColumns), x + c,
-                         sums_of(b));
+        AddPanelProducts(isa, outputs[b].rows + ring::RowPanelsOffset(0, first_column + c),
+                         ring::RoundUp(n, kPanelColumns), x + c, sums_of(b));
       }
       self_test_seconds += ThreadCpuSeconds() - start;
     }
     return OkStatus();
   }
 
-  Status Make(const MaskedGroup& group, std::span<const BatchRows> batches, const std::atomic<bool>& cancel) {
+  Status Make(const MaskedGroup& group, std::span<const BatchRows> batches,
+              const std::atomic<bool>& cancel) {
     const size_t stride = ring::RoundUp(group.d, kPanelColumns);
     const std::span<BatchSecrets> secret = secrets.Expose<BatchSecrets>().first(batches.size());
     int8_t* errors_of[ring::kMaxBatchesPerPass];
@@ -108,13 +111,15 @@ struct BatchGenerator::Impl {
     const uint64_t* const u = group.u.Expose<uint64_t>().data();
     const uint64_t* const v = group.v.Expose<uint64_t>().data();
     const SecretMemory& a = model.public_matrices.at(group.d);
-    TALARIA_RETURN_IF_ERROR(MakeRows(a.Expose().data(), group.d, 0, stride, {masks, batches.size()}, u,
-                                     [&](size_t b) { return secret[b].sums.mask; }, cancel));
+    TALARIA_RETURN_IF_ERROR(MakeRows(
+        a.Expose().data(), group.d, 0, stride, {masks, batches.size()}, u,
+        [&](size_t b) { return secret[b].sums.mask; }, cancel));
     for (size_t m = 0; m < group.hints.size(); ++m) {
       const size_t offset = group.member_offsets[m];
-      TALARIA_RETURN_IF_ERROR(MakeRows(group.hints[m].Expose().data(), group.member_outputs[m], offset, 0,
-                                       {unmasks, batches.size()}, v + offset, [&](size_t b) { return secret[b].sums.unmask; },
-                                       cancel));
+      TALARIA_RETURN_IF_ERROR(MakeRows(
+          group.hints[m].Expose().data(), group.member_outputs[m], offset, 0,
+          {unmasks, batches.size()}, v + offset, [&](size_t b) { return secret[b].sums.unmask; },
+          cancel));
     }
 
     const double start = ThreadCpuSeconds();
@@ -137,25 +142,31 @@ struct BatchGenerator::Impl {
 BatchGenerator::BatchGenerator() = default;
 BatchGenerator::~BatchGenerator() = default;
 
-Result<std::unique_ptr<BatchGenerator>> BatchGenerator::Create(const MaskedModel& model, Isa isa, LockPolicy lock, Entropy entropy) {
+Result<std::unique_ptr<BatchGenerator>> BatchGenerator::Create(const MaskedModel& model, Isa isa,
+                                                               LockPolicy lock, Entropy entropy) {
   size_t widest = 0;
   for (const MaskedGroup& group : model.groups) widest = std::max<size_t>(widest, group.d);
-  const size_t error_bytes = ring::kMaxBatchesPerPass * ring::kDegree * ring::RoundUp(widest, kPanelColumns);
+  const size_t error_bytes =
+      ring::kMaxBatchesPerPass * ring::kDegree * ring::RoundUp(widest, kPanelColumns);
   std::unique_ptr<BatchGenerator> generator(new BatchGenerator());
   generator->impl_.reset(new Impl{model, isa, std::move(entropy), {}, {}, {}});
   Impl& impl = *generator->impl_;
-  TALARIA_ASSIGN_OR_RETURN(impl.secrets, SecretMemory::Create(ring::kMaxBatchesPerPass * sizeof(BatchSecrets), lock));
+  TALARIA_ASSIGN_OR_RETURN(
+      impl.secrets, SecretMemory::Create(ring::kMaxBatchesPerPass * sizeof(BatchSecrets), lock));
   TALARIA_ASSIGN_OR_RETURN(impl.errors, SecretMemory::Create(error_bytes + ring::kSlack, lock));
   TALARIA_ASSIGN_OR_RETURN(impl.scratch, SecretMemory::Create(ring::BatchScratchBytes(), lock));
   return generator;
 }
 
-Status BatchGenerator::Generate(uint32_t group_index, std::span<const BatchRows> batches, const std::atomic<bool>& cancel) {
-  TALARIA_CHECK(!batches.empty() && batches.size() <= ring::kMaxBatchesPerPass && group_index < impl_->model.groups.size());
+Status BatchGenerator::Generate(uint32_t group_index, std::span<const BatchRows> batches,
+                                const std::atomic<bool>& cancel) {
+  TALARIA_CHECK(!batches.empty() && batches.size() <= ring::kMaxBatchesPerPass &&
+                group_index < impl_->model.groups.size());
   const MaskedGroup& group = impl_->model.groups[group_index];
   const Status status = impl_->Make(group, batches, cancel);
   Wipe(impl_->secrets.Expose().data(), batches.size() * sizeof(BatchSecrets));
-  Wipe(impl_->errors.Expose().data(), batches.size() * ring::kDegree * ring::RoundUp(group.d, kPanelColumns));
+  Wipe(impl_->errors.Expose().data(),
+       batches.size() * ring::kDegree * ring::RoundUp(group.d, kPanelColumns));
   impl_->scratch.Clear();
   if (!status.ok()) {
     for (const BatchRows& rows : batches) {

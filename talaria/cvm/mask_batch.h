@@ -1,6 +1,9 @@
-// Makes batches of mask rows: 256 rows M [256 x d] and their unmask rows U [256 x o] under one fresh secret.
-//   M = s A + E,  U = s (A W):  so that (h + M) W - U = h W + E W, and E W is small (doc/masking.md)
-// Each batch has its own 256-bit key, from which two AES-256-CTR streams give s and E; nothing is shared between batches.
+// Makes batches of mask rows: 256 rows M [256 x d] and their unmask rows U [256 x o] under one
+// fresh secret.
+//   M = s A + E,  U = s (A W):  so that (h + M) W - U = h W + E W, and E W is small
+//   (doc/masking.md)
+// Each batch has its own 256-bit key, from which two AES-256-CTR streams give s and E; nothing is
+// shared between batches.
 #ifndef TALARIA_CVM_MASK_BATCH_H_
 #define TALARIA_CVM_MASK_BATCH_H_
 
@@ -30,14 +33,17 @@ class BatchGenerator {
   using Entropy = std::function<Status(std::span<uint8_t, 32>)>;
 
   // `model` must outlive the generator. kResourceExhausted.
-  static Result<std::unique_ptr<BatchGenerator>> Create(const MaskedModel& model, Isa isa, LockPolicy lock, Entropy entropy);
+  static Result<std::unique_ptr<BatchGenerator>> Create(const MaskedModel& model, Isa isa,
+                                                        LockPolicy lock, Entropy entropy);
   ~BatchGenerator();
 
-  // 1..4 batches of one group in one pass over its hints. Every row is tested before this returns (U . v = (M - E) . u, with
-  // the group's check vectors). Unless it returns OK, nothing of the batches may be used and their rows are wiped:
-  // kCancelled when `cancel` became true, kSessionEnded when the test failed, or the entropy source's error. Key, s, E and all
-  // scratch are wiped in every case.
-  Status Generate(uint32_t group, std::span<const BatchRows> batches, const std::atomic<bool>& cancel);
+  // 1..4 batches of one group in one pass over its hints. Every row is tested before this returns
+  // (U . v = (M - E) . u, with the group's check vectors). Unless it returns OK, nothing of the
+  // batches may be used and their rows are wiped: kCancelled when `cancel` became true,
+  // kSessionEnded when the test failed, or the entropy source's error. Key, s, E and all scratch
+  // are wiped in every case.
+  Status Generate(uint32_t group, std::span<const BatchRows> batches,
+                  const std::atomic<bool>& cancel);
 
   // CPU time of all self-tests so far.
   double self_test_seconds() const;

@@ -22,7 +22,8 @@ class MaskBatchTest : public ::testing::Test {
   }
 
   std::unique_ptr<BatchGenerator> Generator(Isa isa, BatchGenerator::Entropy entropy) {
-    auto made = BatchGenerator::Create(masked_, isa, LockPolicy::kWarnIfImpossible, std::move(entropy));
+    auto made =
+        BatchGenerator::Create(masked_, isa, LockPolicy::kWarnIfImpossible, std::move(entropy));
     TALARIA_CHECK(made.ok());
     return std::move(made).value();
   }
@@ -63,9 +64,11 @@ void ExpectMasks(const MaskedGroup& group, uint32_t g, const Memory& memory, siz
       for (size_t o = 0; o < w.o; o += 7) {
         uint64_t product = 0;
         for (size_t j = 0; j < w.d; ++j) {
-          product = ring::AddMod(product, ring::MulMod(At(memory.mask[batch], row, j), ring::FromSigned(w.weights[o * w.d + j])));
+          product = ring::AddMod(product, ring::MulMod(At(memory.mask[batch], row, j),
+                                                       ring::FromSigned(w.weights[o * w.d + j])));
         }
-        const int64_t error = ring::Centred(ring::SubMod(product, At(memory.unmask[batch], row, group.member_offsets[m] + o)));
+        const int64_t error = ring::Centred(
+            ring::SubMod(product, At(memory.unmask[batch], row, group.member_offsets[m] + o)));
         ASSERT_LT(std::abs(error), half);
         zeros += error == 0 ? 1 : 0;
         ++values;
@@ -88,8 +91,10 @@ TEST_F(MaskBatchTest, MasksCancelUpToTheErrorOnEveryPath) {
         EXPECT_GT(generator->self_test_seconds(), 0);
         // Bit-identical, batch by batch, whatever the path.
         std::vector<std::vector<uint8_t>> all;
-        const size_t used = ring::RowPanelsBytes(masked_.groups[g].d);  // what lies beyond is not written
-        for (auto& panels : memory.mask) all.emplace_back(panels.begin(), panels.begin() + static_cast<ptrdiff_t>(used));
+        const size_t used =
+            ring::RowPanelsBytes(masked_.groups[g].d);  // what lies beyond is not written
+        for (auto& panels : memory.mask)
+          all.emplace_back(panels.begin(), panels.begin() + static_cast<ptrdiff_t>(used));
         all.insert(all.end(), memory.unmask.begin(), memory.unmask.end());
         if (reference.empty()) reference = all;
         EXPECT_EQ(all, reference) << IsaName(isa);
@@ -99,7 +104,8 @@ TEST_F(MaskBatchTest, MasksCancelUpToTheErrorOnEveryPath) {
   }
 }
 
-// The two streams of a key, and the batches of a pass, share nothing: rows of one batch tell nothing simple about another's.
+// The two streams of a key, and the batches of a pass, share nothing: rows of one batch tell
+// nothing simple about another's.
 TEST_F(MaskBatchTest, TheSameKeyGivesTheSameBatchAndOnlyThat) {
   const std::atomic<bool> go_on{false};
   Memory a(masked_.groups[0], 2), b(masked_.groups[0], 1);
@@ -109,26 +115,32 @@ TEST_F(MaskBatchTest, TheSameKeyGivesTheSameBatchAndOnlyThat) {
   EXPECT_EQ(a.unmask[0], b.unmask[0]);
   size_t equal = 0;
   for (size_t row = 0; row < ring::kDegree; ++row) {
-    for (size_t c = 0; c < 128; ++c) equal += At(a.mask[0], row, c) == At(a.mask[1], row, c) ? 1 : 0;
+    for (size_t c = 0; c < 128; ++c)
+      equal += At(a.mask[0], row, c) == At(a.mask[1], row, c) ? 1 : 0;
   }
   EXPECT_EQ(equal, 0u);
 }
 
-// One wrong bit anywhere in what a batch is made from, or in the vectors of the test, is found, and nothing is left.
+// One wrong bit anywhere in what a batch is made from, or in the vectors of the test, is found, and
+// nothing is left.
 TEST_F(MaskBatchTest, TheSelfTestFindsAFaultAndWipes) {
   const std::atomic<bool> go_on{false};
   const auto expect_refused = [&] {
     for (const Isa isa : SupportedIsas()) {
       Memory memory(masked_.groups[0], 2);
-      EXPECT_EQ(Generator(isa, SeededEntropy(7))->Generate(0, memory.rows, go_on).code(), Code::kSessionEnded) << IsaName(isa);
+      EXPECT_EQ(Generator(isa, SeededEntropy(7))->Generate(0, memory.rows, go_on).code(),
+                Code::kSessionEnded)
+          << IsaName(isa);
       for (size_t b = 0; b < 2; ++b) EXPECT_TRUE(Wiped(memory.mask[b]) && Wiped(memory.unmask[b]));
     }
   };
-  uint8_t* const hint = masked_.groups[0].hints[2].Expose().data() + ring::ModuleMatrixOffset(32, 255, 7);
+  uint8_t* const hint =
+      masked_.groups[0].hints[2].Expose().data() + ring::ModuleMatrixOffset(32, 255, 7);
   *hint ^= 1;
   expect_refused();
   *hint ^= 1;
-  uint8_t* const a = masked_.public_matrices.at(128).Expose().data() + ring::ModuleMatrixOffset(127, 0, 0) + 5;
+  uint8_t* const a =
+      masked_.public_matrices.at(128).Expose().data() + ring::ModuleMatrixOffset(127, 0, 0) + 5;
   *a ^= 0x80;
   expect_refused();
   *a ^= 0x80;
@@ -143,7 +155,8 @@ TEST_F(MaskBatchTest, TheSelfTestFindsAFaultAndWipes) {
 TEST_F(MaskBatchTest, CancelAndFailingEntropyLeaveNothing) {
   const std::atomic<bool> cancelled{true}, go_on{false};
   Memory memory(masked_.groups[1], 3);
-  EXPECT_EQ(Generator(DetectIsa(), SeededEntropy(8))->Generate(1, memory.rows, cancelled).code(), Code::kCancelled);
+  EXPECT_EQ(Generator(DetectIsa(), SeededEntropy(8))->Generate(1, memory.rows, cancelled).code(),
+            Code::kCancelled);
   for (size_t b = 0; b < 3; ++b) EXPECT_TRUE(Wiped(memory.mask[b]) && Wiped(memory.unmask[b]));
 
   int calls = 0;

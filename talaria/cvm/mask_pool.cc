@@ -45,12 +45,17 @@ struct Counters {
 class Batch final : public RowOwner {
  public:
   Batch(uint32_t group, BatchRows rows, size_t mask_bytes, size_t unmask_bytes, Counters& counters)
-      : group_(group), rows_(rows), mask_bytes_(mask_bytes), unmask_bytes_(unmask_bytes), counters_(counters) {}
+      : group_(group),
+        rows_(rows),
+        mask_bytes_(mask_bytes),
+        unmask_bytes_(unmask_bytes),
+        counters_(counters) {}
 
   MaskRowView Spend(uint32_t row) override {
     TALARIA_CHECK(MarkUsed(row));
     counters_.spent.fetch_add(1, std::memory_order_relaxed);
-    return {rows_.mask + ring::RowPanelsOffset(row, 0), rows_.unmask + ring::RowPanelsOffset(row, 0), ring::kPanelBytes, true};
+    return {rows_.mask + ring::RowPanelsOffset(row, 0),
+            rows_.unmask + ring::RowPanelsOffset(row, 0), ring::kPanelBytes, true};
   }
 
   void Burn(uint32_t row) override {
@@ -102,8 +107,8 @@ class Batch final : public RowOwner {
 };
 
 struct GroupPool {
-  std::vector<Batch*> free;                   // wiped
-  std::deque<std::shared_ptr<Batch>> ready;   // the first one is being drawn from
+  std::vector<Batch*> free;                  // wiped
+  std::deque<std::shared_ptr<Batch>> ready;  // the first one is being drawn from
   size_t batches = 0, filling = 0, waiting = 0;
   uint64_t ready_rows = 0;
 };
@@ -115,8 +120,10 @@ class Core : public std::enable_shared_from_this<Core> {
     const uint64_t pass = PlanMemory(model.manifest).pool_batch;
     const uint64_t count = pass == 0 ? 0 : options.memory_budget / pass;
     if (count == 0) {
-      return Status(Code::kResourceExhausted, "mask pools: one batch of every group takes " + std::to_string((pass >> 20) + 1) +
-                                                  " MiB, and the budget is " + std::to_string(options.memory_budget >> 20) + " MiB");
+      return Status(Code::kResourceExhausted,
+                    "mask pools: one batch of every group takes " +
+                        std::to_string((pass >> 20) + 1) + " MiB, and the budget is " +
+                        std::to_string(options.memory_budget >> 20) + " MiB");
     }
     TALARIA_ASSIGN_OR_RETURN(arena_, SecretMemory::Create(pass * count, options.lock));
     groups_.resize(model.groups.size());
@@ -126,9 +133,9 @@ class Core : public std::enable_shared_from_this<Core> {
       const BatchExtent extent = BatchExtentOf(group.d_padded, group.o_padded);
       groups_[g].batches = count;
       for (uint64_t i = 0; i < count; ++i, next += extent.bytes) {
-        batches_.push_back(std::make_unique<Batch>(g, BatchRows{next, next + extent.unmask_offset},
-                                                   ring::RowPanelsBytes(group.d_padded), ring::RowPanelsBytes(group.o_padded),
-                                                   counters_));
+        batches_.push_back(std::make_unique<Batch>(
+            g, BatchRows{next, next + extent.unmask_offset}, ring::RowPanelsBytes(group.d_padded),
+            ring::RowPanelsBytes(group.o_padded), counters_));
         groups_[g].free.push_back(batches_.back().get());
       }
     }
@@ -139,11 +146,15 @@ class Core : public std::enable_shared_from_this<Core> {
   Status Draw(uint32_t g, uint32_t rows, std::vector<RowTicket>& out) {
     TALARIA_CHECK(g < groups_.size());
     rows = std::min(rows, kBatchRows);
-    std::shared_ptr<Batch> exhausted;  // 256 rows end at most one; released after the lock, since that may call Recycle()
+    std::shared_ptr<Batch> exhausted;  // 256 rows end at most one; released after the lock, since
+                                       // that may call Recycle()
     std::unique_lock lock(mutex_);
     GroupPool& pool = groups_[g];
-    // All or nothing, so that nobody waits while holding rows; a single batch has no more to wait for.
-    const auto enough = [&] { return Over() || pool.ready_rows >= rows || (pool.batches == 1 && pool.ready_rows > 0); };
+    // All or nothing, so that nobody waits while holding rows; a single batch has no more to wait
+    // for.
+    const auto enough = [&] {
+      return Over() || pool.ready_rows >= rows || (pool.batches == 1 && pool.ready_rows > 0);
+    };
     if (!enough()) {
       ++pool.waiting;
       changed_.notify_all();
@@ -189,14 +200,16 @@ class Core : public std::enable_shared_from_this<Core> {
       const double start = ThreadCpuSeconds(), tested = generator.self_test_seconds();
       const Status status = generator.Generate(batches.front()->group(), rows, cancel_);
       counters_.generation_seconds.fetch_add(ThreadCpuSeconds() - start, std::memory_order_relaxed);
-      counters_.self_test_seconds.fetch_add(generator.self_test_seconds() - tested, std::memory_order_relaxed);
+      counters_.self_test_seconds.fetch_add(generator.self_test_seconds() - tested,
+                                            std::memory_order_relaxed);
       lock.lock();
       --active_;
       pool.filling -= batches.size();
       if (status.ok() && !Over()) {
         for (Batch* batch : batches) {
           batch->Renew();
-          pool.ready.emplace_back(batch, [core = shared_from_this()](Batch* b) { core->Recycle(b); });
+          pool.ready.emplace_back(batch,
+                                  [core = shared_from_this()](Batch* b) { core->Recycle(b); });
         }
         pool.ready_rows += batches.size() * kBatchRows;
         counters_.generated.fetch_add(batches.size() * kBatchRows, std::memory_order_relaxed);
@@ -221,13 +234,16 @@ class Core : public std::enable_shared_from_this<Core> {
     ++full_waiters_;
     changed_.notify_all();
     changed_.wait(lock, [&] {
-      return Over() || std::all_of(groups_.begin(), groups_.end(), [](const GroupPool& p) { return p.free.empty() && p.filling == 0; });
+      return Over() || std::all_of(groups_.begin(), groups_.end(), [](const GroupPool& p) {
+               return p.free.empty() && p.filling == 0;
+             });
     });
     --full_waiters_;
     return OverStatus();
   }
 
-  // Ends all waiting; returns when no fill thread generates any more and every row that nobody holds is wiped.
+  // Ends all waiting; returns when no fill thread generates any more and every row that nobody
+  // holds is wiped.
   void End(bool poison) {
     std::vector<std::shared_ptr<Batch>> dropped;
     {
@@ -246,6 +262,11 @@ class Core : public std::enable_shared_from_this<Core> {
         while (batch->next_row < kBatchRows) batch->Drop(batch->next_row++);
       }
     }
+  }
+
+  bool ended() const {
+    std::lock_guard lock(mutex_);
+    return poisoned_;
   }
 
   MaskStats stats() const {
@@ -273,18 +294,22 @@ class Core : public std::enable_shared_from_this<Core> {
     return OkStatus();
   }
 
-  // The group to fill: one that somebody waits for, else the emptiest. Batches that are made together share the reading of the
-  // hints, so a group with four batches or more waits for two to be free, unless somebody wants its rows or all pools full.
+  // The group to fill: one that somebody waits for, else the emptiest. Batches that are made
+  // together share the reading of the hints, so a group with four batches or more waits for two to
+  // be free, unless somebody wants its rows or all pools full.
   GroupPool* Choose() {
     GroupPool* best = nullptr;
     for (GroupPool& pool : groups_) {
-      const size_t worth = full_waiters_ > 0 || pool.waiting > 0 ? 1 : std::clamp<size_t>(pool.batches / 2, 1, ring::kMaxBatchesPerPass);
+      const size_t worth = full_waiters_ > 0 || pool.waiting > 0
+                               ? 1
+                               : std::clamp<size_t>(pool.batches / 2, 1, ring::kMaxBatchesPerPass);
       if (pool.free.size() < worth) continue;
       if (best == nullptr || Urgency(pool) < Urgency(*best)) best = &pool;
     }
     return best;
   }
-  // Least first. Rows that are there or being made: every group has the same capacity, so this orders by the fraction.
+  // Least first. Rows that are there or being made: every group has the same capacity, so this
+  // orders by the fraction.
   static std::pair<bool, uint64_t> Urgency(const GroupPool& pool) {
     return {pool.waiting == 0, pool.ready_rows + pool.filling * kBatchRows};
   }
@@ -306,7 +331,7 @@ class Core : public std::enable_shared_from_this<Core> {
   mutable std::mutex mutex_;  // guards everything below, and next_row of the batches
   std::condition_variable changed_;
   std::vector<GroupPool> groups_;
-  int active_ = 0;        // fill threads that generate
+  int active_ = 0;  // fill threads that generate
   int full_waiters_ = 0;
   bool stopped_ = false, poisoned_ = false;
 };
@@ -315,7 +340,8 @@ class Pool final : public MaskPool {
  public:
   Pool(std::shared_ptr<Core> core, std::vector<std::unique_ptr<BatchGenerator>> generators)
       : core_(std::move(core)), generators_(std::move(generators)) {
-    for (auto& generator : generators_) threads_.emplace_back([this, &generator] { Run(*generator); });
+    for (auto& generator : generators_)
+      threads_.emplace_back([this, &generator] { Run(*generator); });
   }
   ~Pool() override { Stop(); }
 
@@ -323,6 +349,7 @@ class Pool final : public MaskPool {
     return rows == 0 ? OkStatus() : core_->Draw(group, rows, out);
   }
   MaskStats stats() const override { return core_->stats(); }
+  bool ended() const override { return core_->ended(); }
   void Poison() override { core_->End(/*poison=*/true); }
   Status WaitUntilFull() override { return core_->WaitUntilFull(); }
   void Stop() override {
@@ -351,20 +378,25 @@ class Pool final : public MaskPool {
 
 }  // namespace
 
-Result<std::unique_ptr<MaskPool>> MaskPool::Create(const MaskedModel& model, MaskPoolOptions options) {
+Result<std::unique_ptr<MaskPool>> MaskPool::Create(const MaskedModel& model,
+                                                   MaskPoolOptions options) {
   if (options.fill_threads < 1 || model.groups.empty()) {
     return Status(Code::kInvalidArgument, "mask pool: at least one fill thread and one group");
   }
   if (!options.entropy) {
-    const RdseedPolicy policy = options.lock == LockPolicy::kRequire ? RdseedPolicy::kRequire : RdseedPolicy::kUseIfPresent;
-    options.entropy = [policy](std::span<uint8_t, 32> key) { return FreshKey(policy, "talaria/mask-batch/v1", key); };
+    const RdseedPolicy policy =
+        options.lock == LockPolicy::kRequire ? RdseedPolicy::kRequire : RdseedPolicy::kUseIfPresent;
+    options.entropy = [policy](std::span<uint8_t, 32> key) {
+      return FreshKey(policy, "talaria/mask-batch/v1", key);
+    };
   }
   auto core = std::make_shared<Core>();
   TALARIA_RETURN_IF_ERROR(core->Allocate(model, options));
   std::vector<std::unique_ptr<BatchGenerator>> generators;
   for (int i = 0; i < options.fill_threads; ++i) {
-    TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<BatchGenerator> generator,
-                             BatchGenerator::Create(model, options.isa, options.lock, options.entropy));
+    TALARIA_ASSIGN_OR_RETURN(
+        std::unique_ptr<BatchGenerator> generator,
+        BatchGenerator::Create(model, options.isa, options.lock, options.entropy));
     generators.push_back(std::move(generator));
   }
   return std::unique_ptr<MaskPool>(std::make_unique<Pool>(std::move(core), std::move(generators)));

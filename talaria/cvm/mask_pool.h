@@ -2,7 +2,8 @@
 //
 //   free -> filling -> ready -> drawn from -> (last ticket gone) -> free
 //
-// Memory is one locked arena; batches are wiped and used again, never reallocated. A row is handed out once, as a ticket.
+// Memory is one locked arena; batches are wiped and used again, never reallocated. A row is handed
+// out once, as a ticket.
 #ifndef TALARIA_CVM_MASK_POOL_H_
 #define TALARIA_CVM_MASK_POOL_H_
 
@@ -19,23 +20,26 @@
 namespace talaria::cvm {
 
 struct MaskPoolOptions {
-  uint64_t memory_budget = 0;  // bytes for all pools; at least one batch per group (PlanMemory().pool_batch)
+  uint64_t memory_budget =
+      0;  // bytes for all pools; at least one batch per group (PlanMemory().pool_batch)
   int fill_threads = 1;
   Isa isa = Isa::kPortable;
   LockPolicy lock = LockPolicy::kRequire;
-  // Fills 32 bytes of fresh entropy for one batch key, from any thread. The default is HKDF(getrandom || RDSEED)
-  // (cvm/entropy.h); it requires RDSEED when `lock` is kRequire.
+  // Fills 32 bytes of fresh entropy for one batch key, from any thread. The default is
+  // HKDF(getrandom || RDSEED) (cvm/entropy.h); it requires RDSEED when `lock` is kRequire.
   std::function<Status(std::span<uint8_t, 32>)> entropy;
 };
 
-// Draw() hands out exactly min(rows, 256) tickets, all at once, when a group has at least two batches: how rows are split over
-// messages then depends on row counts alone. With a single batch it hands out what is left of it, because the next one needs
-// its memory.
+// Draw() hands out exactly min(rows, 256) tickets, all at once, when a group has at least two
+// batches: how rows are split over messages then depends on row counts alone. With a single batch
+// it hands out what is left of it, because the next one needs its memory.
 class MaskPool : public MaskSource {
  public:
-  // Every group gets the same number of batches, as many as the budget allows. `model` must outlive the pool; tickets may
-  // outlive both. kResourceExhausted with the numbers when the budget is below one batch per group; kInvalidArgument.
-  static Result<std::unique_ptr<MaskPool>> Create(const MaskedModel& model, MaskPoolOptions options);
+  // Every group gets the same number of batches, as many as the budget allows. `model` must outlive
+  // the pool; tickets may outlive both. kResourceExhausted with the numbers when the budget is
+  // below one batch per group; kInvalidArgument.
+  static Result<std::unique_ptr<MaskPool>> Create(const MaskedModel& model,
+                                                  MaskPoolOptions options);
   // Blocks until nothing is left to fill (start-up, benchmarks). kCancelled, kSessionEnded.
   virtual Status WaitUntilFull() = 0;
   // Ends the fill threads and every Draw(). Any thread.

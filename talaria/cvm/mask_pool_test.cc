@@ -23,8 +23,10 @@ using std::chrono::milliseconds;
 
 // A ticket cannot be used twice because it cannot be had twice.
 static_assert(!std::is_copy_constructible_v<RowTicket> && !std::is_copy_assignable_v<RowTicket>);
-static_assert(std::is_nothrow_move_constructible_v<RowTicket> && !std::is_move_assignable_v<RowTicket>);
-static_assert(!std::is_copy_constructible_v<SecretMemory> && !std::is_copy_assignable_v<SecretMemory>);
+static_assert(std::is_nothrow_move_constructible_v<RowTicket> &&
+              !std::is_move_assignable_v<RowTicket>);
+static_assert(!std::is_copy_constructible_v<SecretMemory> &&
+              !std::is_copy_assignable_v<SecretMemory>);
 
 class MaskPoolTest : public ::testing::Test {
  protected:
@@ -43,14 +45,16 @@ class MaskPoolTest : public ::testing::Test {
   std::vector<uint8_t> MaskOf(const MaskRowView& view, uint32_t group) const {
     std::vector<uint8_t> out;
     for (size_t p = 0; p < masked_.groups[group].d_padded / 32; ++p) {
-      out.insert(out.end(), view.mask + p * view.panel_stride, view.mask + p * view.panel_stride + ring::kPanelRowBytes);
+      out.insert(out.end(), view.mask + p * view.panel_stride,
+                 view.mask + p * view.panel_stride + ring::kPanelRowBytes);
     }
     return out;
   }
   std::vector<uint8_t> UnmaskOf(const MaskRowView& view, uint32_t group) const {
     std::vector<uint8_t> out;
     for (size_t p = 0; p < masked_.groups[group].o_padded / 32; ++p) {
-      out.insert(out.end(), view.unmask + p * view.panel_stride, view.unmask + p * view.panel_stride + ring::kPanelRowBytes);
+      out.insert(out.end(), view.unmask + p * view.panel_stride,
+                 view.unmask + p * view.panel_stride + ring::kPanelRowBytes);
     }
     return out;
   }
@@ -99,8 +103,9 @@ TEST_F(MaskPoolTest, NoRowIsHandedOutTwice) {
 }
 
 TEST_F(MaskPoolTest, ADrawIsWholeWithTwoBatchesAndSplitsWithOne) {
-  for (const auto& [batches, expected] : {std::pair<uint64_t, std::vector<size_t>>{2, {100, 100, 100, 100, 256, 256}},
-                                          {1, {100, 100, 56, 100, 156, 256}}}) {
+  for (const auto& [batches, expected] :
+       {std::pair<uint64_t, std::vector<size_t>>{2, {100, 100, 100, 100, 256, 256}},
+        {1, {100, 100, 56, 100, 156, 256}}}) {
     auto pool = Pool(batches);
     std::vector<size_t> drawn;
     for (const uint32_t rows : {100u, 100u, 100u, 100u, 256u, 1000u}) {
@@ -251,6 +256,15 @@ TEST_F(MaskPoolTest, AFailedSelfTestPoisonsThePool) {
   EXPECT_EQ(pool->WaitUntilFull().code(), Code::kSessionEnded);
   std::vector<RowTicket> tickets;
   EXPECT_EQ(pool->Draw(0, 1, tickets).code(), Code::kSessionEnded);
+
+  // Its session says so at once, and wipes at the next call.
+  Session session(masked_, *link_, *pool, {.isa = DetectIsa()});
+  EXPECT_TRUE(session.poisoned());
+  const std::vector<float> x = RandomRows(1, 1, 128);
+  Outputs out(masked_.groups[0], 1);
+  EXPECT_EQ(Multiply(session, 0, 1, x, out).status().code(), Code::kSessionEnded);
+  EXPECT_TRUE(IsZero(masked_.groups[0].v));
+  EXPECT_EQ(cloud_.CountRequests(wire::Type::kMultiply), 0u);
 }
 
 TEST_F(MaskPoolTest, TicketsOutliveThePool) {
@@ -272,7 +286,8 @@ TEST_F(MaskPoolTest, RowsThatTheKernelsWipedAreCleanForTheNextBatch) {
     std::vector<RowTicket> last;
     ASSERT_TRUE(Multiply(*rig.session, 1, 200, x, out).ok());
   }
-  // Row 0 of the batch that is there now; the rows after what was drawn are unread, the ones before are zero.
+  // Row 0 of the batch that is there now; the rows after what was drawn are unread, the ones before
+  // are zero.
   std::vector<RowTicket> tickets;
   ASSERT_TRUE(rig.source->Draw(1, 1, tickets).ok());
   const uint32_t drawn = 600 % kBatchRows;

@@ -1,4 +1,5 @@
-// Where rows of masks come from. The product has one source, MaskPool; the laboratory has others behind this interface.
+// Where rows of masks come from. The product has one source, MaskPool; the laboratory has others
+// behind this interface.
 #ifndef TALARIA_CVM_MASK_SOURCE_H_
 #define TALARIA_CVM_MASK_SOURCE_H_
 
@@ -14,8 +15,8 @@ namespace talaria::cvm {
 
 inline constexpr uint32_t kBatchRows = 256;  // of one batch: the degree of the ring
 
-// One row of a batch: its mask and unmask rows in RowPanels layout (ring/layout.h). The stride is 0 for a row of one repeated
-// panel (laboratory).
+// One row of a batch: its mask and unmask rows in RowPanels layout (ring/layout.h). The stride is 0
+// for a row of one repeated panel (laboratory).
 struct MaskRowView {
   uint8_t* mask = nullptr;
   uint8_t* unmask = nullptr;
@@ -27,14 +28,16 @@ struct MaskRowView {
 class RowOwner {
  public:
   virtual ~RowOwner() = default;
-  // Marks the row as used; aborts the process when it already was: a mask is never used for two inputs.
+  // Marks the row as used; aborts the process when it already was: a mask is never used for two
+  // inputs.
   virtual MaskRowView Spend(uint32_t row) = 0;
   // A row that will not be used (again): it is wiped.
   virtual void Burn(uint32_t row) = 0;
 };
 
-// The right to use one row once. Move-only. Spend() consumes it before the first byte of H~ is written and aborts on a second
-// call; a ticket that dies without Finish() burns its row, whether it was spent or not.
+// The right to use one row once. Move-only. Spend() consumes it before the first byte of H~ is
+// written and aborts on a second call; a ticket that dies without Finish() burns its row, whether
+// it was spent or not.
 class RowTicket {
  public:
   RowTicket() = default;
@@ -53,7 +56,8 @@ class RowTicket {
     spent_ = true;
     return owner_->Spend(row_);
   }
-  // The call came through: the kernels have wiped both halves of the row, and nothing is left to burn.
+  // The call came through: the kernels have wiped both halves of the row, and nothing is left to
+  // burn.
   void Finish() {
     TALARIA_CHECK(owner_ != nullptr && spent_);
     owner_.reset();
@@ -66,7 +70,8 @@ class RowTicket {
   bool spent_ = false;
 };
 
-// rows_drawn = rows_spent + rows_burnt once no ticket lives: burnt rows are those that were never spent.
+// rows_drawn = rows_spent + rows_burnt once no ticket lives: burnt rows are those that were never
+// spent.
 struct MaskStats {
   uint64_t rows_generated = 0, rows_drawn = 0, rows_spent = 0, rows_burnt = 0, batches = 0;
   double generation_cpu_seconds = 0;  // self-tests included
@@ -77,13 +82,16 @@ struct MaskStats {
 class MaskSource {
  public:
   virtual ~MaskSource() = default;
-  // Appends between 1 and `rows` tickets for `group` to `out`; blocks while there is none. Callers draw in pieces, and hold
-  // no ticket of the same group while they draw, so the smallest pool cannot dead-lock.
-  // kCancelled after Stop(), kSessionEnded after Poison().
+  // Appends between 1 and `rows` tickets for `group` to `out`; blocks while there is none. Callers
+  // draw in pieces, and hold no ticket of the same group while they draw, so the smallest pool
+  // cannot dead-lock. kCancelled after Stop(), kSessionEnded after Poison().
   virtual Status Draw(uint32_t group, uint32_t rows, std::vector<RowTicket>& out) = 0;
   virtual MaskStats stats() const = 0;
-  // Wipes all rows and keys that nobody holds and refuses every later draw. When it returns, the source no longer reads the
-  // model, so the caller may wipe that too. Any thread; more than once is fine.
+  // True after Poison(), and once the source has found a fault of its own: no row comes any more.
+  virtual bool ended() const { return false; }
+  // Wipes all rows and keys that nobody holds and refuses every later draw. When it returns, the
+  // source no longer reads the model, so the caller may wipe that too. Any thread; more than once
+  // is fine.
   virtual void Poison() = 0;
 };
 

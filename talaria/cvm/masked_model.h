@@ -19,14 +19,15 @@ namespace talaria::cvm {
 constexpr uint32_t PaddedInputs(uint32_t d) { return (d + 63) / 64 * 64; }
 
 struct MaskedGroup {
-  uint32_t d = 0, d_padded = 0, o_padded = 0;   // o_padded: all members together, as on the wire
+  uint32_t d = 0, d_padded = 0, o_padded = 0;  // o_padded: all members together, as on the wire
   Certificate certificate;
-  std::vector<uint32_t> member_outputs;         // o of each member
-  std::vector<uint32_t> member_offsets;         // first column of each, a multiple of 32
-  std::vector<float> scales;                    // [o_padded], zero in the padding
-  SecretMemory u;                               // [check_vectors][d_padded] residues, u = W v over the whole group, zero in the padding
-  SecretMemory v;                               // [check_vectors][o_padded] residues, secret, uniform (in the padding too)
-  std::vector<SecretMemory> hints;              // per member: ModuleMatrix of o columns plus slack
+  std::vector<uint32_t> member_outputs;  // o of each member
+  std::vector<uint32_t> member_offsets;  // first column of each, a multiple of 32
+  std::vector<float> scales;             // [o_padded], zero in the padding
+  SecretMemory
+      u;  // [check_vectors][d_padded] residues, u = W v over the whole group, zero in the padding
+  SecretMemory v;  // [check_vectors][o_padded] residues, secret, uniform (in the padding too)
+  std::vector<SecretMemory> hints;  // per member: ModuleMatrix of o columns plus slack
 };
 
 struct MaskedModel {
@@ -35,8 +36,9 @@ struct MaskedModel {
   Digest identity{};
   int check_vectors = 2;
   std::vector<MaskedGroup> groups;
-  std::map<uint32_t, SecretMemory> public_matrices;  // d -> A_d, ModuleMatrix plus slack (public, but kept with the rest)
-  Fd skeleton;                                       // sealed memfd, checked against the manifest
+  std::map<uint32_t, SecretMemory>
+      public_matrices;  // d -> A_d, ModuleMatrix plus slack (public, but kept with the rest)
+  Fd skeleton;          // sealed memfd, checked against the manifest
   uint64_t hints_bytes = 0;
 };
 

@@ -177,6 +177,10 @@ Status Service::SetUp() {
 }
 
 Status Service::StartEngine() {
+  {
+    const std::lock_guard lock(stop_mutex_);
+    host_.reset();  // the laboratory runs one program after the other; the old one ends first
+  }
   EngineOptions engine = options_.engine(model_->manifest, run_folder_);
   engine.plugin = options_.config.plugin;
   engine.sandbox_policy = options_.platform.sandbox();

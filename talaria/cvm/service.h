@@ -93,6 +93,8 @@ class Service {
   // its code is in *exit_code.
   Status WaitForEnd(int* exit_code);
   bool all_matrices_landed() const;
+  // Blocks until the pools are full again (benchmarks).
+  Status FillMasks() { return masks_.fill ? masks_.fill() : OkStatus(); }
 
   // Ends whatever is running or blocked: SetUp() and the others return kCancelled.
   void Stop();

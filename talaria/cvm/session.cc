@@ -33,9 +33,11 @@ class Stopwatch {
 Status Ended() { return Status(Code::kSessionEnded, "the session has ended"); }
 
 // The check vectors of `memory`, [check_vectors][width].
-std::array<const uint64_t*, kMaxCheckVectors> Vectors(const SecretMemory& memory, size_t width, int check_vectors) {
+std::array<const uint64_t*, kMaxCheckVectors> Vectors(const SecretMemory& memory, size_t width,
+                                                      int check_vectors) {
   std::array<const uint64_t*, kMaxCheckVectors> out{};
-  for (size_t k = 0; k < static_cast<size_t>(check_vectors); ++k) out[k] = memory.Expose<uint64_t>().data() + k * width;
+  for (size_t k = 0; k < static_cast<size_t>(check_vectors); ++k)
+    out[k] = memory.Expose<uint64_t>().data() + k * width;
   return out;
 }
 
@@ -64,21 +66,26 @@ struct Session::Piece {
 };
 
 Session::Session(MaskedModel& model, CloudLink& link, MaskSource& masks, SessionOptions options)
-    : model_(model), link_(link), masks_(masks), options_(options), scratch_(std::make_unique<Scratch>()) {}
+    : model_(model),
+      link_(link),
+      masks_(masks),
+      options_(options),
+      scratch_(std::make_unique<Scratch>()) {}
 Session::~Session() = default;
 
-Result<MultiplyResult> Session::Multiply(uint32_t group_index, uint32_t rows, const float* x, size_t x_stride,
-                                         std::span<float* const> outputs) {
+Result<MultiplyResult> Session::Multiply(uint32_t group_index, uint32_t rows, const float* x,
+                                         size_t x_stride, std::span<float* const> outputs) {
   std::lock_guard lock(mutex_);
-  if (poisoned()) return Ended();
-  if (group_index >= model_.groups.size() || outputs.size() != model_.groups[group_index].member_outputs.size() ||
+  if (poisoned()) return PoisonLocked("");
+  if (group_index >= model_.groups.size() ||
+      outputs.size() != model_.groups[group_index].member_outputs.size() ||
       (rows > 1 && x_stride < model_.groups[group_index].d)) {
     return Status(Code::kInvalidArgument, "multiply: no such group, members or row width");
   }
   const ScopedFlushDenormals flush;
   const MaskedGroup& group = model_.groups[group_index];
-  const uint32_t piece_rows =
-      std::min({options_.max_rows_per_message, link_.MaxRows(group.d_padded, group.o_padded), kBatchRows});
+  const uint32_t piece_rows = std::min(
+      {options_.max_rows_per_message, link_.MaxRows(group.d_padded, group.o_padded), kBatchRows});
   if (piece_rows == 0) return PoisonLocked("the cloud's frames do not hold one row");
 
   MultiplyResult result;
@@ -109,12 +116,14 @@ Result<MultiplyResult> Session::Multiply(uint32_t group_index, uint32_t rows, co
     stats_.draw_seconds += scratch.lap.draw_seconds;
   }
   if (status.ok()) return result;
-  if (status.code() == Code::kSessionEnded) return PoisonLocked(poisoned() ? "" : "masks or cloud failed for good");
-  if (poisoned()) return Ended();  // by another thread, which also cancelled this call
+  if (status.code() == Code::kSessionEnded)
+    return PoisonLocked(poisoned_ ? "" : "masks or cloud failed for good");
+  if (poisoned_) return Ended();  // by another thread, which also cancelled this call
   return status;
 }
 
-Status Session::MultiplyPiece(const MaskedGroup& group, const Piece& piece, std::vector<RowTicket>& tickets, bool* finite) {
+Status Session::MultiplyPiece(const MaskedGroup& group, const Piece& piece,
+                              std::vector<RowTicket>& tickets, bool* finite) {
   Scratch& scratch = *scratch_;
   const size_t rows = tickets.size();
   Reserve(group, rows);
@@ -123,7 +132,8 @@ Status Session::MultiplyPiece(const MaskedGroup& group, const Piece& piece, std:
   watch.Lap(scratch.lap.mask_seconds);
 
   const Bytes planes = Bytes(scratch.planes).first(rows * 6 * group.d_padded);
-  const MutableBytes residues = MutableBytes(scratch.residues).first(rows * group.o_padded * kResidueBytes);
+  const MutableBytes residues =
+      MutableBytes(scratch.residues).first(rows * group.o_padded * kResidueBytes);
   const Status sent = link_.Multiply(piece.group, static_cast<uint32_t>(rows), planes, residues);
   watch.Lap(scratch.lap.wire_seconds);
   TALARIA_RETURN_IF_ERROR(sent);
@@ -137,7 +147,8 @@ Status Session::MultiplyPiece(const MaskedGroup& group, const Piece& piece, std:
   return OkStatus();
 }
 
-Status Session::MaskPiece(const MaskedGroup& group, const Piece& piece, std::vector<RowTicket>& tickets, bool* finite) {
+Status Session::MaskPiece(const MaskedGroup& group, const Piece& piece,
+                          std::vector<RowTicket>& tickets, bool* finite) {
   Scratch& scratch = *scratch_;
   const size_t vectors = static_cast<size_t>(model_.check_vectors);
   const auto u = Vectors(group.u, group.d_padded, model_.check_vectors);
@@ -151,16 +162,17 @@ Status Session::MaskPiece(const MaskedGroup& group, const Piece& piece, std::vec
     row.sigma = scale.sigma;
     row.view = tickets[r].Spend();  // consumed before the first byte of H~ exists
     const MaskedRow masked =
-        MaskRow(options_.isa, x, group.d, group.d_padded, norms.finite_mask, scale.inverse, group.certificate.delta_log2,
-                row.view.mask, row.view.panel_stride, row.view.wipe, u.data(), vectors,
-                scratch.planes.data() + r * 6 * group.d_padded);
+        MaskRow(options_.isa, x, group.d, group.d_padded, norms.finite_mask, scale.inverse,
+                group.certificate.delta_log2, row.view.mask, row.view.panel_stride, row.view.wipe,
+                u.data(), vectors, scratch.planes.data() + r * 6 * group.d_padded);
     row.expected = masked.dot;
     holds &= group.certificate.Holds(masked.norms);
     all_finite &= norms.finite_mask;
     scratch.lap.rejected_rows += 1 - (norms.finite_mask & 1);
   }
   *finite = *finite && all_finite != 0;
-  // ScaleFor() promises that it holds. Without it the result would be wrong and would say so to nobody.
+  // ScaleFor() promises that it holds. Without it the result would be wrong and would say so to
+  // nobody.
   if (!holds) return PoisonLocked("internal error: a row broke the exactness certificate");
   return OkStatus();
 }
@@ -173,23 +185,26 @@ bool Session::CheckPiece(const MaskedGroup& group, size_t rows) const {
   uint64_t wrong = 0;
   for (size_t r = 0; r < rows; ++r) {
     const CheckedRow checked =
-        CheckRow(options_.isa, scratch.residues.data() + r * group.o_padded * kResidueBytes, group.o_padded, v.data(), vectors);
+        CheckRow(options_.isa, scratch.residues.data() + r * group.o_padded * kResidueBytes,
+                 group.o_padded, v.data(), vectors);
     wrong |= ~checked.canonical_mask;
     for (size_t k = 0; k < vectors; ++k) wrong |= checked.dot[k] ^ scratch.rows[r].expected[k];
   }
   return wrong == 0;
 }
 
-void Session::UnmaskPiece(const MaskedGroup& group, const Piece& piece, std::vector<RowTicket>& tickets) {
+void Session::UnmaskPiece(const MaskedGroup& group, const Piece& piece,
+                          std::vector<RowTicket>& tickets) {
   const Scratch& scratch = *scratch_;
   for (size_t r = 0; r < tickets.size(); ++r) {
     const Scratch::Row& row = scratch.rows[r];
     for (size_t m = 0; m < group.member_outputs.size(); ++m) {
       const size_t offset = group.member_offsets[m], o = group.member_outputs[m];
-      UnmaskRow(options_.isa, scratch.residues.data() + (r * group.o_padded + offset) * kResidueBytes, o,
-                row.view.unmask + offset / kPanelColumns * row.view.panel_stride, row.view.panel_stride, row.view.wipe,
-                group.certificate.delta_log2, row.sigma, group.scales.data() + offset,
-                piece.outputs[m] + (piece.first_row + r) * o);
+      UnmaskRow(options_.isa,
+                scratch.residues.data() + (r * group.o_padded + offset) * kResidueBytes, o,
+                row.view.unmask + offset / kPanelColumns * row.view.panel_stride,
+                row.view.panel_stride, row.view.wipe, group.certificate.delta_log2, row.sigma,
+                group.scales.data() + offset, piece.outputs[m] + (piece.first_row + r) * o);
     }
     tickets[r].Finish();
   }
@@ -201,7 +216,8 @@ void Session::Reserve(const MaskedGroup& group, size_t rows) {
     if (vector.size() < size) vector.resize(size);
   };
   grow(scratch.planes, rows * 6 * group.d_padded);
-  grow(scratch.residues, rows * group.o_padded * kResidueBytes + ring::kSlack);  // kernels read whole vectors
+  grow(scratch.residues,
+       rows * group.o_padded * kResidueBytes + ring::kSlack);  // kernels read whole vectors
   grow(scratch.rows, rows);
 }
 

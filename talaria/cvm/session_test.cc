@@ -1,4 +1,5 @@
-// The path of the data against an honest cloud, and against one that is lost. Lies: session_attack_test.cc.
+// The path of the data against an honest cloud, and against one that is lost. Lies:
+// session_attack_test.cc.
 #include "talaria/cvm/session.h"
 
 #include <gtest/gtest.h>
@@ -88,15 +89,19 @@ TEST(SessionTest, BadArgumentsAreRefusedWithoutAMessage) {
   Rig rig;
   const std::vector<float> x(256);
   Outputs out(rig.masked.groups[0], 2);
-  EXPECT_EQ(rig.session->Multiply(99, 1, x.data(), 128, out.pointers).status().code(), Code::kInvalidArgument);
-  EXPECT_EQ(rig.session->Multiply(0, 2, x.data(), 127, out.pointers).status().code(), Code::kInvalidArgument);
-  EXPECT_EQ(rig.session->Multiply(1, 1, x.data(), 200, out.pointers).status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(rig.session->Multiply(99, 1, x.data(), 128, out.pointers).status().code(),
+            Code::kInvalidArgument);
+  EXPECT_EQ(rig.session->Multiply(0, 2, x.data(), 127, out.pointers).status().code(),
+            Code::kInvalidArgument);
+  EXPECT_EQ(rig.session->Multiply(1, 1, x.data(), 200, out.pointers).status().code(),
+            Code::kInvalidArgument);
   EXPECT_EQ(rig.cloud.CountRequests(wire::Type::kMultiply), 0u);
   ExpectAccounted(*rig.source, 0);
 }
 
 TEST(SessionTest, ARowThatIsNotFiniteGivesZerosOnTheSameSchedule) {
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     Rig rig;
     std::vector<float> x = RandomRows(8, 3, 128);
     x[128 + 5] = bad;
@@ -127,18 +132,22 @@ TEST(SessionTest, MessagesAreAFunctionOfRowCountsOnly) {
   }
 }
 
-// One batch per group and pieces that do not divide it: a drawer that waited while holding rows would never wake up.
+// One batch per group and pieces that do not divide it: a drawer that waited while holding rows
+// would never wake up.
 TEST(SessionTest, TheSmallestPoolServesSeveralThreads) {
   Rig rig({.batches = 1, .max_rows_per_message = 100});
-  Session second(rig.masked, *rig.link, *rig.source, {.isa = DetectIsa(), .max_rows_per_message = 60});
+  Session second(rig.masked, *rig.link, *rig.source,
+                 {.isa = DetectIsa(), .max_rows_per_message = 60});
   constexpr int kThreads = 4, kCalls = 6;
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       Session& session = t % 2 == 0 ? *rig.session : second;
       for (int i = 0; i < kCalls; ++i) {
-        const uint32_t group = static_cast<uint32_t>(t + i) % 4, rows = 30 + 45 * static_cast<uint32_t>(i);
-        const std::vector<float> x = RandomRows(static_cast<uint64_t>(10 * t + i), rows, rig.masked.groups[group].d);
+        const uint32_t group = static_cast<uint32_t>(t + i) % 4,
+                       rows = 30 + 45 * static_cast<uint32_t>(i);
+        const std::vector<float> x =
+            RandomRows(static_cast<uint64_t>(10 * t + i), rows, rig.masked.groups[group].d);
         Outputs out(rig.masked.groups[group], rows);
         const auto result = Multiply(session, group, rows, x, out);
         ASSERT_TRUE(result.ok()) << result.status().ToString();
@@ -159,7 +168,8 @@ TEST(SessionTest, ALostCloudFailsTheCallAndBurnsItsRows) {
   Outputs lost(rig.masked.groups[0], 5);
   const auto began = Clock::now();
   EXPECT_EQ(Multiply(*rig.session, 0, 5, x, lost).status().code(), Code::kUnavailable);
-  EXPECT_LT(Clock::now() - began, milliseconds(kIdleTimeoutMs + 1000));  // 5 s with the default idle time-out
+  EXPECT_LT(Clock::now() - began,
+            milliseconds(kIdleTimeoutMs + 1000));  // 5 s with the default idle time-out
   EXPECT_TRUE(lost.Untouched());
   EXPECT_FALSE(rig.session->poisoned());
   ExpectAccounted(*rig.source, 10);
@@ -174,16 +184,34 @@ TEST(SessionTest, ALostCloudFailsTheCallAndBurnsItsRows) {
 // Every way of losing a reply: the identical bytes go out once more, and the result is right.
 TEST(SessionTest, AFaultIsRetriedWithIdenticalBytes) {
   const std::vector<std::pair<const char*, FakeCloud::Hook>> faults = {
-      {"closed without a reply", [](const Request&, Reply& r) { r = {{}, Reply::Then::kClose}; }},
-      {"killed inside the header", [](const Request&, Reply& r) { r.frame.resize(3), r.then = Reply::Then::kClose; }},
-      {"killed inside the frame", [](const Request&, Reply& r) { r.frame.resize(r.frame.size() / 2), r.then = Reply::Then::kClose; }},
-      {"killed before the last byte", [](const Request&, Reply& r) { r.frame.pop_back(), r.then = Reply::Then::kClose; }},
-      {"error", [](const Request&, Reply& r) {
-         r = {FakeCloud::Frame(wire::Type::kError, wire::Encode(wire::ErrorMessage{wire::ErrorCode::kOverloaded})), Reply::Then::kClose};
+      {"closed without a reply",
+       [](const Request&, Reply& r) {
+         r = {{}, Reply::Then::kClose};
        }},
-      {"drain", [](const Request&, Reply& r) { r = {FakeCloud::Frame(wire::Type::kDrain, {}), Reply::Then::kClose}; }},
-      {"stall", [](const Request&, Reply& r) { r = {{}, Reply::Then::kStall}; }},
-      {"stall inside the frame", [](const Request&, Reply& r) { r.frame.resize(100), r.then = Reply::Then::kStall; }},
+      {"killed inside the header",
+       [](const Request&, Reply& r) { r.frame.resize(3), r.then = Reply::Then::kClose; }},
+      {"killed inside the frame",
+       [](const Request&, Reply& r) {
+         r.frame.resize(r.frame.size() / 2), r.then = Reply::Then::kClose;
+       }},
+      {"killed before the last byte",
+       [](const Request&, Reply& r) { r.frame.pop_back(), r.then = Reply::Then::kClose; }},
+      {"error",
+       [](const Request&, Reply& r) {
+         r = {FakeCloud::Frame(wire::Type::kError,
+                               wire::Encode(wire::ErrorMessage{wire::ErrorCode::kOverloaded})),
+              Reply::Then::kClose};
+       }},
+      {"drain",
+       [](const Request&, Reply& r) {
+         r = {FakeCloud::Frame(wire::Type::kDrain, {}), Reply::Then::kClose};
+       }},
+      {"stall",
+       [](const Request&, Reply& r) {
+         r = {{}, Reply::Then::kStall};
+       }},
+      {"stall inside the frame",
+       [](const Request&, Reply& r) { r.frame.resize(100), r.then = Reply::Then::kStall; }},
   };
   Rig rig;
   const std::vector<float> x = RandomRows(10, 2, 128);
@@ -235,7 +263,8 @@ TEST(SessionTest, PoisonEndsACallThatWaitsForTheCloud) {
   const std::vector<float> x = RandomRows(12, 1, 128);
   Outputs out(rig.masked.groups[0], 1);
   std::thread poisoner([&] {
-    while (rig.cloud.CountRequests(wire::Type::kMultiply) == 0) std::this_thread::sleep_for(milliseconds(1));
+    while (rig.cloud.CountRequests(wire::Type::kMultiply) == 0)
+      std::this_thread::sleep_for(milliseconds(1));
     rig.session->Poison();
   });
   EXPECT_EQ(Multiply(*rig.session, 0, 1, x, out).status().code(), Code::kSessionEnded);

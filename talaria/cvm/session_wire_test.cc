@@ -1,5 +1,6 @@
-// What the wire shows: masked rows against uniform residues, with negative controls that these tests must catch. The tests
-// are no proof (that is Module-LWE); they find a mask that is missing, small, repeated or of low rank.
+// What the wire shows: masked rows against uniform residues, with negative controls that these
+// tests must catch. The tests are no proof (that is Module-LWE); they find a mask that is missing,
+// small, repeated or of low rank.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -58,7 +59,8 @@ Rows OnTheWire(const FakeCloud& cloud) {
     for (size_t r = 0; r < rows; ++r) {
       std::vector<uint64_t> row(kWidth, 0);
       for (size_t j = 0; j < kWidth; ++j) {
-        for (size_t p = 0; p < 6; ++p) row[j] |= uint64_t{planes[(r * 6 + p) * kWidth + j]} << (8 * p);
+        for (size_t p = 0; p < 6; ++p)
+          row[j] |= uint64_t{planes[(r * 6 + p) * kWidth + j]} << (8 * p);
       }
       out.push_back(std::move(row));
     }
@@ -77,7 +79,8 @@ Rows Send(Rig& rig, MaskSource& source, const std::vector<float>& x) {
   return {all.begin() + static_cast<ptrdiff_t>(before), all.end()};
 }
 
-// Chi-square of the bytes of each digit plane, the largest of six; 255 degrees of freedom: mean 255, deviation 22.6.
+// Chi-square of the bytes of each digit plane, the largest of six; 255 degrees of freedom: mean
+// 255, deviation 22.6.
 double WorstChiSquare(const Rows& rows) {
   double worst = 0;
   for (int plane = 0; plane < 6; ++plane) {
@@ -92,7 +95,8 @@ double WorstChiSquare(const Rows& rows) {
   }
   return worst;
 }
-constexpr double kChiSquareLimit = 255 + 7 * 22.6;  // seeds are fixed: no flakiness, only a wide margin
+constexpr double kChiSquareLimit =
+    255 + 7 * 22.6;  // seeds are fixed: no flakiness, only a wide margin
 
 size_t Rank(Rows rows) {
   size_t rank = 0;
@@ -115,7 +119,7 @@ size_t Rank(Rows rows) {
 
 struct Differences {
   size_t pairs = 0;
-  size_t small = 0;      // elements below 2^16 Delta, the largest that two activations can differ by
+  size_t small = 0;  // elements below 2^16 Delta, the largest that two activations can differ by
   size_t multiples = 0;  // of Delta
 };
 Differences PairwiseDifferences(const Rows& rows, int delta_log2) {
@@ -151,7 +155,8 @@ TEST_F(SessionWireTest, BytesAreUniform) {
   std::vector<float> repeated;
   for (int i = 0; i < 256; ++i) repeated.insert(repeated.end(), same.begin(), same.end());
   EXPECT_LT(WorstChiSquare(Send(rig_, *rig_.source, repeated)), kChiSquareLimit);
-  EXPECT_LT(WorstChiSquare(Send(rig_, *rig_.source, std::vector<float>(256 * kWidth, 0.0f))), kChiSquareLimit);
+  EXPECT_LT(WorstChiSquare(Send(rig_, *rig_.source, std::vector<float>(256 * kWidth, 0.0f))),
+            kChiSquareLimit);
   EXPECT_LT(WorstChiSquare(Send(rig_, *rig_.source, RandomRows(32, 256, kWidth))), kChiSquareLimit);
 
   lab::ZeroMaskSource zero;

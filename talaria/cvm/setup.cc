@@ -48,9 +48,10 @@ Status CheckBudget(const MemoryPlan& plan, uint64_t budget) {
   const uint64_t needed = plan.hints + plan.public_matrices + plan.skeleton_data;
   const uint64_t limit = budget != 0 ? budget : AvailableMemory();
   if (needed <= limit) return OkStatus();
-  return Status(Code::kResourceExhausted, "the model needs " + MiB(needed) + " of memory (hints " + MiB(plan.hints) +
-                                              ", public matrices " + MiB(plan.public_matrices) + ", skeleton " +
-                                              MiB(plan.skeleton_data) + "), and there are " + MiB(limit));
+  return Status(Code::kResourceExhausted,
+                "the model needs " + MiB(needed) + " of memory (hints " + MiB(plan.hints) +
+                    ", public matrices " + MiB(plan.public_matrices) + ", skeleton " +
+                    MiB(plan.skeleton_data) + "), and there are " + MiB(limit));
 }
 
 // Everything after the options; a Status that is kSessionEnded ends the link in SetUpModel.
@@ -59,9 +60,11 @@ Status SetUp(CloudLink& link, const SetupOptions& options, MaskedModel& out) {
     if (options.on_progress) options.on_progress(step, done, total);
   };
   TALARIA_ASSIGN_OR_RETURN(out.identity, link.Identity());
-  if (options.identity && *options.identity != out.identity) return Refused("it serves another model than the one asked for");
+  if (options.identity && *options.identity != out.identity)
+    return Refused("it serves another model than the one asked for");
   link.PinIdentity(out.identity);
-  TALARIA_ASSIGN_OR_RETURN(out.manifest_text, link.FetchManifest(out.identity, model::kMaxManifestBytes));
+  TALARIA_ASSIGN_OR_RETURN(out.manifest_text,
+                           link.FetchManifest(out.identity, model::kMaxManifestBytes));
   {
     Result<model::Manifest> manifest = model::DecodeManifest(out.manifest_text);
     if (!manifest.ok()) return Refused(manifest.status().message());
@@ -74,10 +77,11 @@ Status SetUp(CloudLink& link, const SetupOptions& options, MaskedModel& out) {
   out.hints_bytes = plan.hints;
 
   uint64_t done = 0;
-  TALARIA_ASSIGN_OR_RETURN(out.skeleton, internal::FetchSkeleton(link, manifest, [&](uint64_t bytes) {
-    done += bytes;
-    report("skeleton", done, plan.skeleton_data);
-  }));
+  TALARIA_ASSIGN_OR_RETURN(out.skeleton,
+                           internal::FetchSkeleton(link, manifest, [&](uint64_t bytes) {
+                             done += bytes;
+                             report("skeleton", done, plan.skeleton_data);
+                           }));
 
   uint64_t total = 0;
   for (const model::MatrixRef& ref : model::AllMatrices(manifest)) {
@@ -89,7 +93,8 @@ Status SetUp(CloudLink& link, const SetupOptions& options, MaskedModel& out) {
     report("weights and hints", done, total);
   };
   const Digest core = model::CoreDigest(manifest);
-  out.groups.resize(manifest.groups.size());  // the worker keeps references: no reallocation from here on
+  out.groups.resize(
+      manifest.groups.size());  // the worker keeps references: no reallocation from here on
   internal::SetupWorker worker(options.threads > 1);
   uint32_t first_matrix = 0;
   for (size_t g = 0; g < manifest.groups.size(); ++g) {
@@ -98,9 +103,11 @@ Status SetUp(CloudLink& link, const SetupOptions& options, MaskedModel& out) {
     if (a.size() == 0) {
       const size_t bytes = ring::ModuleMatrixBytes(group.d);
       TALARIA_ASSIGN_OR_RETURN(a, SecretMemory::Create(bytes + ring::kSlack, options.lock));
-      ring::ExpandPublicMatrix(ring::PublicMatrixKey(manifest.profile, core, group.d), 0, group.d, a.Expose().first(bytes));
+      ring::ExpandPublicMatrix(ring::PublicMatrixKey(manifest.profile, core, group.d), 0, group.d,
+                               a.Expose().first(bytes));
     }
-    TALARIA_RETURN_IF_ERROR(internal::FetchGroup(link, options, {&group, first_matrix, &a}, advance, worker, out.groups[g]));
+    TALARIA_RETURN_IF_ERROR(internal::FetchGroup(link, options, {&group, first_matrix, &a}, advance,
+                                                 worker, out.groups[g]));
     first_matrix += static_cast<uint32_t>(group.matrices.size());
   }
   return worker.Finish();
@@ -112,7 +119,8 @@ BatchExtent BatchExtentOf(uint32_t d_padded, uint32_t o_padded) {
   constexpr uint64_t kPage = 4096;
   BatchExtent extent;
   extent.unmask_offset = ring::RoundUp(ring::RowPanelsBytes(d_padded) + ring::kSlack, kPage);
-  extent.bytes = extent.unmask_offset + ring::RoundUp(ring::RowPanelsBytes(o_padded) + ring::kSlack, kPage);
+  extent.bytes =
+      extent.unmask_offset + ring::RoundUp(ring::RowPanelsBytes(o_padded) + ring::kSlack, kPage);
   return extent;
 }
 
@@ -123,7 +131,8 @@ MemoryPlan PlanMemory(const model::Manifest& manifest) {
     for (const model::Matrix& matrix : group.matrices) {
       plan.hints += Mapped(ring::ModuleMatrixBytes(matrix.o) + ring::kSlack);
     }
-    if (widths.emplace(group.d, true).second) plan.public_matrices += Mapped(ring::ModuleMatrixBytes(group.d) + ring::kSlack);
+    if (widths.emplace(group.d, true).second)
+      plan.public_matrices += Mapped(ring::ModuleMatrixBytes(group.d) + ring::kSlack);
     plan.pool_batch += BatchExtentOf(PaddedInputs(group.d), model::GroupOutputs(group)).bytes;
   }
   plan.skeleton_data = manifest.skeleton_bytes;
@@ -133,7 +142,8 @@ MemoryPlan PlanMemory(const model::Manifest& manifest) {
 
 Result<MaskedModel> SetUpModel(CloudLink& link, const SetupOptions& options) {
   if (options.check_vectors < 1 || options.check_vectors > 2 || options.threads < 1) {
-    return Status(Code::kInvalidArgument, "set-up: check_vectors is 1 or 2, and threads at least 1");
+    return Status(Code::kInvalidArgument,
+                  "set-up: check_vectors is 1 or 2, and threads at least 1");
   }
   TALARIA_RETURN_IF_ERROR(CheckNoSwap(options.lock));
   MaskedModel out;

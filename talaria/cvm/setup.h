@@ -22,30 +22,36 @@
 namespace talaria::cvm {
 
 struct SetupOptions {
-  std::optional<Digest> identity;   // the model that clients pin; absent only with the simulated TEE
-  int check_vectors = 2;            // 1 or 2
-  int threads = 2;                  // 1: fetch and compute in turn; more: at once
+  std::optional<Digest> identity;  // the model that clients pin; absent only with the simulated TEE
+  int check_vectors = 2;           // 1 or 2
+  int threads = 2;                 // 1: fetch and compute in turn; more: at once
   Isa isa = Isa::kPortable;
   LockPolicy lock = LockPolicy::kRequire;
-  uint64_t memory_budget = 0;       // hints, A_d and skeleton together; 0 = what the machine has free
-  std::function<void(std::string_view step, uint64_t done, uint64_t total)> on_progress;  // may be empty
+  uint64_t memory_budget = 0;  // hints, A_d and skeleton together; 0 = what the machine has free
+  std::function<void(std::string_view step, uint64_t done, uint64_t total)>
+      on_progress;  // may be empty
 };
 
-// In order: manifest (digest against `identity`), skeleton into a sealed memfd, then per group: weights streamed once (digest,
-// norms, u += W v, u' += W v'), dropped; hints into own memory (digest), and only then hint . v' = A . u' for all 2,048 rows.
-// v and v' run over the whole group, which is one [d x o_padded] matrix: a wrong column anywhere in it is caught with the same
+// In order: manifest (digest against `identity`), skeleton into a sealed memfd, then per group:
+// weights streamed once (digest, norms, u += W v, u' += W v'), dropped; hints into own memory
+// (digest), and only then hint . v' = A . u' for all 2,048 rows. v and v' run over the whole group,
+// which is one [d x o_padded] matrix: a wrong column anywhere in it is caught with the same
 // probability as by vectors of its own, and A . u' is computed once instead of once per matrix.
-// kSessionEnded for every failed check (one message, and nothing more is sent on the link), kUnavailable when the cloud is
-// lost (a transfer begun anew draws fresh v, v'), kResourceExhausted with the numbers, kInvalidArgument for the options.
+// kSessionEnded for every failed check (one message, and nothing more is sent on the link),
+// kUnavailable when the cloud is lost (a transfer begun anew draws fresh v, v'), kResourceExhausted
+// with the numbers, kInvalidArgument for the options.
 Result<MaskedModel> SetUpModel(CloudLink& link, const SetupOptions& options);
 
-// Bytes of memory that the model of this manifest needs in the CVM, for --check-config and the demo's plan.
+// Bytes of memory that the model of this manifest needs in the CVM, for --check-config and the
+// demo's plan.
 struct MemoryPlan {
-  uint64_t hints = 0, public_matrices = 0, skeleton_data = 0, pool_batch = 0 /* one batch of every group */;
+  uint64_t hints = 0, public_matrices = 0, skeleton_data = 0,
+           pool_batch = 0 /* one batch of every group */;
 };
 MemoryPlan PlanMemory(const model::Manifest& manifest);
 
-// What one batch of a group occupies in a pool: mask rows of d_padded and unmask rows of o_padded columns.
+// What one batch of a group occupies in a pool: mask rows of d_padded and unmask rows of o_padded
+// columns.
 struct BatchExtent {
   uint64_t unmask_offset = 0, bytes = 0;
 };

@@ -23,13 +23,14 @@ Result<Fd> FetchSkeleton(CloudLink& link, const model::Manifest& manifest, const
 
 struct GroupInputs {
   const model::Group* group;
-  uint32_t first_matrix;          // number of its first matrix in the whole manifest
-  const SecretMemory* a;          // A_d
+  uint32_t first_matrix;  // number of its first matrix in the whole manifest
+  const SecretMemory* a;  // A_d
 };
-// Fetches and checks one group into `out`. The checks run on `worker` and may still be running when this returns: `out` and
-// what `inputs` points to stay where they are until worker.Finish() has returned OK.
-Status FetchGroup(CloudLink& link, const SetupOptions& options, const GroupInputs& inputs, const Advance& advance,
-                  SetupWorker& worker, MaskedGroup& out);
+// Fetches and checks one group into `out`. The checks run on `worker` and may still be running when
+// this returns: `out` and what `inputs` points to stay where they are until worker.Finish() has
+// returned OK.
+Status FetchGroup(CloudLink& link, const SetupOptions& options, const GroupInputs& inputs,
+                  const Advance& advance, SetupWorker& worker, MaskedGroup& out);
 
 }  // namespace talaria::cvm::internal
 

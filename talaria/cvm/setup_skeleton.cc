@@ -1,5 +1,6 @@
-// The skeleton is untrusted until its digest fits, so it lies in memory that no parser has seen, and is sealed before anyone
-// gets it: neither this process nor llama-server can change what was checked.
+// The skeleton is untrusted until its digest fits, so it lies in memory that no parser has seen,
+// and is sealed before anyone gets it: neither this process nor llama-server can change what was
+// checked.
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -21,7 +22,8 @@ constexpr size_t kStepBytes = size_t{4} << 20;
 Result<Fd> FetchSkeleton(CloudLink& link, const model::Manifest& manifest, const Advance& advance) {
   Fd fd(memfd_create("talaria-skeleton", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd.valid() || ftruncate(fd.get(), static_cast<off_t>(manifest.skeleton_bytes)) != 0) {
-    return Status(Code::kResourceExhausted, "no memory file for the skeleton: " + std::string(std::strerror(errno)));
+    return Status(Code::kResourceExhausted,
+                  "no memory file for the skeleton: " + std::string(std::strerror(errno)));
   }
   Sha256 hash;
   std::vector<uint8_t> buffer;
@@ -39,7 +41,8 @@ Result<Fd> FetchSkeleton(CloudLink& link, const model::Manifest& manifest, const
     }
     return OkStatus();
   };
-  for (const model::Hole& hole : manifest.holes) {  // sorted, disjoint, inside: DecodeManifest saw to it
+  for (const model::Hole& hole :
+       manifest.holes) {  // sorted, disjoint, inside: DecodeManifest saw to it
     TALARIA_RETURN_IF_ERROR(copy_until(hole.offset));
     position = hole.offset + hole.bytes;
   }

@@ -24,8 +24,10 @@ void ExpectSetUp(const SyntheticModel& model, const MaskedModel& masked, int che
   ASSERT_EQ(masked.groups.size(), model.manifest.groups.size());
   for (uint32_t g = 0; g < masked.groups.size(); ++g) {
     const MaskedGroup& group = masked.groups[g];
-    ASSERT_EQ(group.u.Expose<uint64_t>().size(), static_cast<size_t>(check_vectors) * group.d_padded);
-    ASSERT_EQ(group.v.Expose<uint64_t>().size(), static_cast<size_t>(check_vectors) * group.o_padded);
+    ASSERT_EQ(group.u.Expose<uint64_t>().size(),
+              static_cast<size_t>(check_vectors) * group.d_padded);
+    ASSERT_EQ(group.v.Expose<uint64_t>().size(),
+              static_cast<size_t>(check_vectors) * group.o_padded);
     WeightNorms norms;
     for (size_t k = 0; k < static_cast<size_t>(check_vectors); ++k) {
       const auto u = group.u.Expose<uint64_t>().subspan(k * group.d_padded, group.d_padded);
@@ -47,7 +49,9 @@ void ExpectSetUp(const SyntheticModel& model, const MaskedModel& masked, int che
       const SyntheticModel::Matrix& w = model.matrix(g, m);
       EXPECT_TRUE(norms.Add(w.weights, w.d).ok());
       EXPECT_EQ(std::memcmp(group.hints[m].Expose().data(), w.hints.data(), w.hints.size()), 0);
-      EXPECT_EQ(std::memcmp(group.scales.data() + group.member_offsets[m], w.scales.data(), w.scales.size() * 4), 0);
+      EXPECT_EQ(std::memcmp(group.scales.data() + group.member_offsets[m], w.scales.data(),
+                            w.scales.size() * 4),
+                0);
     }
     EXPECT_EQ(group.certificate.delta_log2, Certificate::Compute(norms, group.d)->delta_log2);
     EXPECT_EQ(group.certificate.bound, Certificate::Compute(norms, group.d)->bound);
@@ -67,7 +71,9 @@ TEST(SetupTest, AnHonestModel) {
         options.check_vectors = vectors;
         options.isa = isa;
         uint64_t last_done = 0, last_total = 0;
-        options.on_progress = [&](std::string_view, uint64_t done, uint64_t total) { last_done = done, last_total = total; };
+        options.on_progress = [&](std::string_view, uint64_t done, uint64_t total) {
+          last_done = done, last_total = total;
+        };
         const Result<MaskedModel> masked = SetUpModel(*link, options);
         ASSERT_TRUE(masked.ok()) << masked.status().ToString();
         ExpectSetUp(model, *masked, vectors);
@@ -82,7 +88,8 @@ TEST(SetupTest, CheckVectorsAreFreshEachTime) {
   const SyntheticModel& model = SharedModel();
   FakeCloud cloud(model);
   const std::unique_ptr<CloudLink> link = MakeLink(cloud);
-  const Result<MaskedModel> a = SetUpModel(*link, TestSetup(model)), b = SetUpModel(*link, TestSetup(model));
+  const Result<MaskedModel> a = SetUpModel(*link, TestSetup(model)),
+                            b = SetUpModel(*link, TestSetup(model));
   ASSERT_TRUE(a.ok() && b.ok());
   const auto v = a->groups[0].v.Expose<uint64_t>(), w = b->groups[0].v.Expose<uint64_t>();
   size_t equal = 0;
@@ -101,12 +108,14 @@ TEST(SetupTest, TheSkeletonIsWholeSparseAndSealed) {
   ASSERT_EQ(fstat(fd, &info), 0);
   ASSERT_EQ(static_cast<uint64_t>(info.st_size), model.manifest.skeleton_bytes);
   EXPECT_LT(info.st_blocks * 512, info.st_size);
-  std::vector<uint8_t> file(model.manifest.skeleton_bytes), expected(model.manifest.skeleton_bytes, 0);
+  std::vector<uint8_t> file(model.manifest.skeleton_bytes),
+      expected(model.manifest.skeleton_bytes, 0);
   ASSERT_TRUE(ReadAt(masked->skeleton, 0, file).ok());
   size_t from = 0;
   for (size_t i = 0; i < expected.size(); ++i) {
     bool hole = false;
-    for (const model::Hole& h : model.manifest.holes) hole = hole || (i >= h.offset && i < h.offset + h.bytes);
+    for (const model::Hole& h : model.manifest.holes)
+      hole = hole || (i >= h.offset && i < h.offset + h.bytes);
     if (!hole) expected[i] = model.skeleton[from++];
   }
   EXPECT_EQ(file, expected);
@@ -115,8 +124,8 @@ TEST(SetupTest, TheSkeletonIsWholeSparseAndSealed) {
   EXPECT_NE(ftruncate(fd, 0), 0);
 }
 
-// What a provider or a cloud may change. `reseal`: the digests and the identity fit the change, so only the check behind them
-// can find it.
+// What a provider or a cloud may change. `reseal`: the digests and the identity fit the change, so
+// only the check behind them can find it.
 struct Forgery {
   const char* name;
   bool reseal;
@@ -124,11 +133,15 @@ struct Forgery {
 };
 
 TEST(SetupTest, EveryForgeryEndsTheSession) {
-  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
-  const auto scale = [](float value) { return [value](SyntheticModel& m) { m.matrices[3].scales[17] = value; }; };
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              infinity = std::numeric_limits<float>::infinity();
+  const auto scale = [](float value) {
+    return [value](SyntheticModel& m) { m.matrices[3].scales[17] = value; };
+  };
   const auto hint = [](size_t matrix, size_t column, uint64_t change) {
     return [=](SyntheticModel& m) {
-      uint8_t* const at = m.matrices[matrix].hints.data() + ring::ModuleMatrixOffset(column, 200, 3);
+      uint8_t* const at =
+          m.matrices[matrix].hints.data() + ring::ModuleMatrixOffset(column, 200, 3);
       ring::StoreResidue(at, ring::AddMod(ring::LoadResidue(at), change));
     };
   };
@@ -138,9 +151,14 @@ TEST(SetupTest, EveryForgeryEndsTheSession) {
       {"one hint of the last matrix", true, hint(6, 129, uint64_t{1} << 40)},
       {"a hint in the padding", true, hint(2, 35, 1)},
       {"one hint, old digest", false, hint(1, 0, 1)},
-      {"hints of two matrices swapped", true, [](SyntheticModel& m) { std::swap(m.matrices[4].hints, m.matrices[5].hints); }},
-      {"hints of zeros", true, [](SyntheticModel& m) { std::fill(m.matrices[3].hints.begin(), m.matrices[3].hints.end(), uint8_t{0}); }},
-      {"one weight, with its digest", true, [](SyntheticModel& m) { m.matrices[0].weights[77] ^= 1; }},
+      {"hints of two matrices swapped", true,
+       [](SyntheticModel& m) { std::swap(m.matrices[4].hints, m.matrices[5].hints); }},
+      {"hints of zeros", true,
+       [](SyntheticModel& m) {
+         std::fill(m.matrices[3].hints.begin(), m.matrices[3].hints.end(), uint8_t{0});
+       }},
+      {"one weight, with its digest", true,
+       [](SyntheticModel& m) { m.matrices[0].weights[77] ^= 1; }},
       {"one weight, old digest", false, [](SyntheticModel& m) { m.matrices[6].weights[0] ^= 1; }},
       {"weight -128, all else consistent", true,
        [](SyntheticModel& m) {
@@ -154,8 +172,12 @@ TEST(SetupTest, EveryForgeryEndsTheSession) {
       {"scale negative", true, scale(-1.0f)},
       {"scale changed, old digest", false, scale(0.5f)},
       {"skeleton changed", false, [](SyntheticModel& m) { m.skeleton[40001] ^= 1; }},
-      {"manifest with one key twice", false, [](SyntheticModel& m) { m.manifest_text.insert(2, "  \"format_version\": 1,\n"); }},
-      {"manifest of another profile", false, [](SyntheticModel& m) { m.manifest.profile = 2, m.manifest_text = model::EncodeManifest(m.manifest); }},
+      {"manifest with one key twice", false,
+       [](SyntheticModel& m) { m.manifest_text.insert(2, "  \"format_version\": 1,\n"); }},
+      {"manifest of another profile", false,
+       [](SyntheticModel& m) {
+         m.manifest.profile = 2, m.manifest_text = model::EncodeManifest(m.manifest);
+       }},
       {"manifest is empty", false, [](SyntheticModel& m) { m.manifest_text.clear(); }},
       {"manifest is garbage", false, [](SyntheticModel& m) { m.manifest_text = "{}"; }},
   };
@@ -182,7 +204,8 @@ TEST(SetupTest, EveryForgeryEndsTheSession) {
 
 // A cloud whose store is right and that changes bytes on the way, or answers with other frames.
 TEST(SetupTest, EveryLieOnTheWireEndsTheSession) {
-  const auto on_chunk = [](model::StreamKind kind, std::function<void(Reply&)> lie) -> FakeCloud::Hook {
+  const auto on_chunk = [](model::StreamKind kind,
+                           std::function<void(Reply&)> lie) -> FakeCloud::Hook {
     return [=](const Request& request, Reply& reply) {
       if (request.type == Type::kFetch && reply.frame[4] == static_cast<uint8_t>(Type::kChunk) &&
           reply.body()[0] == static_cast<uint8_t>(kind)) {
@@ -201,12 +224,15 @@ TEST(SetupTest, EveryLieOnTheWireEndsTheSession) {
     const uint32_t length = static_cast<uint32_t>(r.frame.size() - 4);
     std::memcpy(r.frame.data(), &length, 4);
   };
-  for (const model::StreamKind kind : {model::StreamKind::kManifest, model::StreamKind::kSkeleton, model::StreamKind::kScales,
-                                       model::StreamKind::kWeights, model::StreamKind::kHints}) {
+  for (const model::StreamKind kind :
+       {model::StreamKind::kManifest, model::StreamKind::kSkeleton, model::StreamKind::kScales,
+        model::StreamKind::kWeights, model::StreamKind::kHints}) {
     const std::vector<FakeCloud::Hook> hooks = {
-        on_chunk(kind, flip), on_chunk(kind, truncate), on_chunk(kind, lengthen),
-        on_chunk(kind, [](Reply& r) { r.body()[1] ^= 1; }),   // another matrix
-        on_chunk(kind, [](Reply& r) { r.body()[5] ^= 1; }),   // another offset
+        on_chunk(kind, flip),
+        on_chunk(kind, truncate),
+        on_chunk(kind, lengthen),
+        on_chunk(kind, [](Reply& r) { r.body()[1] ^= 1; }),  // another matrix
+        on_chunk(kind, [](Reply& r) { r.body()[5] ^= 1; }),  // another offset
         on_chunk(kind, [](Reply& r) { r.frame[4] = static_cast<uint8_t>(Type::kProduct); })};
     for (size_t i = 0; i < hooks.size(); ++i) {
       SCOPED_TRACE(std::to_string(static_cast<int>(kind)) + " " + std::to_string(i));
@@ -243,7 +269,8 @@ TEST(SetupTest, ALostConnectionIsResumedAndALostCloudIsUnavailable) {
   const std::unique_ptr<CloudLink> link = MakeLink(cloud);
   cloud.SetHook([](const Request& request, Reply& reply) {
     Result<wire::Fetch> fetch = wire::DecodeFetch(request.body);
-    if (request.type == Type::kFetch && fetch->stream.kind == model::StreamKind::kHints) reply = {{}, Reply::Then::kClose};
+    if (request.type == Type::kFetch && fetch->stream.kind == model::StreamKind::kHints)
+      reply = {{}, Reply::Then::kClose};
   });
   EXPECT_EQ(SetUpModel(*link, TestSetup(SharedModel())).status().code(), Code::kUnavailable);
   cloud.SetHook(nullptr);

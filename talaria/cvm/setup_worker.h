@@ -1,4 +1,5 @@
-// Runs tasks in order on one thread of its own, so that digests and inner products overlap with the transfer.
+// Runs tasks in order on one thread of its own, so that digests and inner products overlap with the
+// transfer.
 #ifndef TALARIA_CVM_SETUP_WORKER_H_
 #define TALARIA_CVM_SETUP_WORKER_H_
 
@@ -17,8 +18,8 @@ class SetupWorker {
  public:
   using Task = std::function<Status()>;
 
-  // When Post(task n) has returned, task n - kDepth - 1 and all before it have ended: a buffer may be used again after
-  // kBuffers tasks.
+  // When Post(task n) has returned, task n - kDepth - 1 and all before it have ended: a buffer may
+  // be used again after kBuffers tasks.
   static constexpr size_t kDepth = 4;
   static constexpr size_t kBuffers = kDepth + 2;
 

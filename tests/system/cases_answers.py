@@ -2,12 +2,11 @@
 import json
 import threading
 
-from cases_rows import one_batch
 from harness import case, check, check_equal, wait_until
 from processes import Client, Process, completion, stop_gently, tokens_of
-from stage import PROMPT, real, tiny, tiny_cloud
+from stage import PROMPT, one_batch, real, tiny, tiny_cloud
 
-QUESTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "seed": 1, "max_tokens": 12}
+QUESTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "seed": 1, "max_tokens": 12, "ignore_eos": True}
 
 
 @case("an answer of the demo model through the OpenAI API is there, and the same the second time")

@@ -1,21 +1,8 @@
 """Mask rows are spent once each, and what crosses the wire depends on numbers of tokens only."""
 import json
-import re
 
 from harness import case, check, check_equal
-from processes import Cvm
 from stage import tiny, tiny_cloud
-
-
-def one_batch(context):
-    """Bytes of one batch of every group, as talaria-cvm itself says when it is given less."""
-    if "one batch" not in context.shared:
-        with tiny_cloud(context) as (folder, cloud, proxy, identity):
-            cvm = Cvm(context, folder, proxy.endpoint, identity, {"masks": {"pool_bytes": 1}},
-                      arguments=("--check-config", "--insecure-simulated-tee"))
-            check_equal(cvm.wait(), 4, "the exit code of --check-config with a pool of one byte")
-            context.shared["one batch"] = int(re.search(r"one batch of every group takes (\d+)", cvm.errors())[1])
-    return context.shared["one batch"]
 
 
 @case("mask rows: every row that was drawn is spent or burnt, with pools of one batch and with two, prompt of 640 tokens")

@@ -112,6 +112,21 @@ class _Connection(http.client.HTTPConnection):
             self.sock = socket.create_connection((host, int(port)), self.timeout)
 
 
+def _lines_of_chunks(file):
+    """The lines of a body in chunked encoding as they arrive. EOFError when it ends too early, which http.client does not tell."""
+    rest = b""
+    while True:
+        head = file.readline()
+        size = int(head, 16) if head.endswith(b"\n") else None
+        data = b"" if size is None else file.read(size + 2)
+        if size is None or len(data) < size + 2:
+            raise EOFError("the body was cut")
+        if size == 0:
+            return
+        *lines, rest = (rest + data[:size]).split(b"\n")
+        yield from lines
+
+
 class Client:
     def __init__(self, address):
         self.address = address
@@ -144,14 +159,13 @@ class Client:
             if response.status != 200:
                 yield "status", response.status, response.read()
                 return
-            try:
-                while line := response.readline():
-                    kind, _, rest = line.rstrip(b"\r\n").partition(b": ")
-                    if kind:
-                        yield kind.decode(), rest.decode()
-                yield "end", ""
-            except (http.client.IncompleteRead, ConnectionError) as e:
-                yield "cut", repr(e)
+            for line in _lines_of_chunks(response.fp):
+                kind, _, rest = line.partition(b": ")
+                if kind:
+                    yield kind.decode(), rest.decode()
+            yield "end", ""
+        except (EOFError, ConnectionError) as e:
+            yield "cut", repr(e)
         finally:
             connection.close()
 

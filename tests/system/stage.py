@@ -1,7 +1,8 @@
 """Ready-made scenes: a cloud, a proxy and a CVM, for one case or shared by many."""
 import contextlib
+import re
 
-from harness import check
+from harness import check, check_equal
 from processes import Cloud, Cvm, identity_of
 from proxy import Proxy
 
@@ -31,6 +32,17 @@ def tiny(context, settings=None, **options):
             check(proxy.error is None, f"the proxy's hook failed: {proxy.error!r}")
         finally:
             cvm.end()
+
+
+def one_batch(context):
+    """Bytes of one batch of every group, as talaria-cvm itself says when it is given less."""
+    if "one batch" not in context.shared:
+        with tiny_cloud(context) as (folder, cloud, proxy, identity):
+            cvm = Cvm(context, folder, proxy.endpoint, identity, {"masks": {"pool_bytes": 1}},
+                      arguments=("--check-config", "--insecure-simulated-tee"))
+            check_equal(cvm.wait(), 4, "the exit code of --check-config with a pool of one byte")
+            context.shared["one batch"] = int(re.search(r"one batch of every group takes (\d+)", cvm.errors())[1])
+    return context.shared["one batch"]
 
 
 class Real:

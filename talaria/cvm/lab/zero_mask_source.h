@@ -1,5 +1,6 @@
-// LABORATORY ONLY: M = U = 0, so the cloud sees the quantised activations themselves. For the test that masked and unmasked
-// runs give the same bits, and as negative control of the tests on what the wire shows. Never linked into talaria-cvm.
+// LABORATORY ONLY: M = U = 0, so the cloud sees the quantised activations themselves. For the test
+// that masked and unmasked runs give the same bits, and as negative control of the tests on what
+// the wire shows. Never linked into talaria-cvm.
 #ifndef TALARIA_CVM_LAB_ZERO_MASK_SOURCE_H_
 #define TALARIA_CVM_LAB_ZERO_MASK_SOURCE_H_
 

@@ -98,7 +98,8 @@ std::vector<uint8_t> FakeCloud::ProductFrame(const Request& multiply) const {
     std::vector<uint8_t> product(rows * row_bytes);
     gemm::ReferenceProduct(matrix.weights, matrix.d, planes, rows, product);
     for (size_t r = 0; r < rows; ++r) {
-      std::memcpy(body.data() + wire::kCallHeaderBytes + (r * o_padded + model::ColumnOffset(group, m)) * ring::kResidueBytes,
+      std::memcpy(body.data() + wire::kCallHeaderBytes +
+                      (r * o_padded + model::ColumnOffset(group, m)) * ring::kResidueBytes,
                   product.data() + r * row_bytes, row_bytes);
     }
   }
@@ -119,14 +120,18 @@ Reply FakeCloud::Answer(const Request& request) const {
       const Result<wire::Fetch> fetch = wire::DecodeFetch(request.body);
       TALARIA_CHECK(fetch.ok());
       const Bytes stream = model_.Stream(fetch->stream);
-      if (fetch->offset > stream.size() || fetch->bytes > stream.size() - fetch->offset) return error(wire::ErrorCode::kBadRequest);
+      if (fetch->offset > stream.size() || fetch->bytes > stream.size() - fetch->offset)
+        return error(wire::ErrorCode::kBadRequest);
       std::vector<uint8_t> body(wire::kChunkHeaderBytes + fetch->bytes);
       wire::EncodeTo(wire::ChunkHeader{fetch->stream, fetch->offset}, body.data());
-      std::memcpy(body.data() + wire::kChunkHeaderBytes, stream.data() + fetch->offset, fetch->bytes);
+      std::memcpy(body.data() + wire::kChunkHeaderBytes, stream.data() + fetch->offset,
+                  fetch->bytes);
       return {Frame(Type::kChunk, body)};
     }
-    case Type::kMultiply: return {ProductFrame(request)};
-    default: return error(wire::ErrorCode::kBadRequest);
+    case Type::kMultiply:
+      return {ProductFrame(request)};
+    default:
+      return error(wire::ErrorCode::kBadRequest);
   }
 }
 
@@ -140,12 +145,14 @@ void FakeCloud::Serve(std::shared_ptr<wire::Transport> transport, uint64_t conne
   for (;;) {
     uint8_t header[wire::kFrameHeaderBytes];
     if (!receive(header)) break;
-    Request request{static_cast<Type>(header[4]), std::vector<uint8_t>(LoadLe<uint32_t>(header) - 1), 0, connection};
+    Request request{static_cast<Type>(header[4]),
+                    std::vector<uint8_t>(LoadLe<uint32_t>(header) - 1), 0, connection};
     if (!receive(request.body)) break;
     Hook hook;
     {
       std::lock_guard lock(mutex_);
-      for (const Request& earlier : requests_) request.number += earlier.type == request.type ? 1 : 0;
+      for (const Request& earlier : requests_)
+        request.number += earlier.type == request.type ? 1 : 0;
       requests_.push_back(request);
       hook = hook_;
     }

@@ -1,4 +1,5 @@
-// A cloud for tests, in this process, on a Unix socket. Honest by itself; hooks let it lie and fail in every way the wire has.
+// A cloud for tests, in this process, on a Unix socket. Honest by itself; hooks let it lie and fail
+// in every way the wire has.
 #ifndef TALARIA_CVM_TESTING_FAKE_CLOUD_H_
 #define TALARIA_CVM_TESTING_FAKE_CLOUD_H_
 
@@ -20,8 +21,8 @@ namespace talaria::cvm::testing {
 struct Request {
   wire::Type type;
   std::vector<uint8_t> body;
-  uint64_t number = 0;       // of this type, counted over all connections from 0
-  uint64_t connection = 0;   // counted from 0
+  uint64_t number = 0;      // of this type, counted over all connections from 0
+  uint64_t connection = 0;  // counted from 0
 };
 
 // What to do with the reply: a whole frame, length field included.

@@ -142,12 +142,15 @@ struct Outputs {
   std::vector<float*> pointers;
 };
 
-inline Result<MultiplyResult> Multiply(Session& session, uint32_t group, uint32_t rows, const std::vector<float>& x, Outputs& out) {
+inline Result<MultiplyResult> Multiply(Session& session, uint32_t group, uint32_t rows,
+                                       const std::vector<float>& x, Outputs& out) {
   return session.Multiply(group, rows, x.data(), x.size() / std::max(rows, 1u), out.pointers);
 }
 
-// The result by definition: integers h = round(x / sigma), exact h W, then y (sigma scale). No mask anywhere.
-inline std::vector<std::vector<float>> ExactProduct(const SyntheticModel& model, const MaskedModel& masked, uint32_t group,
+// The result by definition: integers h = round(x / sigma), exact h W, then y (sigma scale). No mask
+// anywhere.
+inline std::vector<std::vector<float>> ExactProduct(const SyntheticModel& model,
+                                                    const MaskedModel& masked, uint32_t group,
                                                     uint32_t rows, const std::vector<float>& x) {
   const MaskedGroup& g = masked.groups[group];
   std::vector<std::vector<float>> out;
@@ -160,7 +163,8 @@ inline std::vector<std::vector<float>> ExactProduct(const SyntheticModel& model,
       for (uint32_t o = 0; o < w.o; ++o) {
         int64_t y = 0;
         for (uint32_t j = 0; j < g.d; ++j) {
-          y += static_cast<int64_t>(std::nearbyintf(row[j] * scale.inverse)) * w.weights[size_t{o} * g.d + j];
+          y += static_cast<int64_t>(std::nearbyintf(row[j] * scale.inverse)) *
+               w.weights[size_t{o} * g.d + j];
         }
         values.push_back(static_cast<float>(y) * (scale.sigma * w.scales[o]));
       }

@@ -8,7 +8,9 @@
 namespace talaria::cvm::testing {
 namespace {
 
-Bytes Raw(const auto& vector) { return {reinterpret_cast<const uint8_t*>(vector.data()), vector.size() * sizeof(vector[0])}; }
+Bytes Raw(const auto& vector) {
+  return {reinterpret_cast<const uint8_t*>(vector.data()), vector.size() * sizeof(vector[0])};
+}
 
 }  // namespace
 
@@ -23,7 +25,9 @@ SyntheticModel SyntheticModel::Make(uint64_t seed, const std::vector<GroupShape>
     for (uint32_t m = 0; m < shapes[g].outputs.size(); ++m) {
       const bool head = g + 1 == shapes.size() && g != 0;
       model::Matrix entry;
-      entry.name = head && m == 0 ? "token_embd.weight" : "blk." + std::to_string(g) + ".m" + std::to_string(m) + ".weight";
+      entry.name = head && m == 0
+                       ? "token_embd.weight"
+                       : "blk." + std::to_string(g) + ".m" + std::to_string(m) + ".weight";
       entry.role = head && m == 0 ? model::Role::kTiedHead : model::Role::kLinear;
       entry.o = shapes[g].outputs[m];
       group.matrices.push_back(entry);
@@ -32,7 +36,8 @@ SyntheticModel SyntheticModel::Make(uint64_t seed, const std::vector<GroupShape>
       for (size_t i = 0; i < size_t{matrix.d} * matrix.o; ++i) {
         matrix.weights.push_back(static_cast<int8_t>(static_cast<int>(random() % 255) - 127));
       }
-      for (uint32_t i = 0; i < matrix.o; ++i) matrix.scales.push_back(1e-4f * static_cast<float>(1 + random() % 1000));
+      for (uint32_t i = 0; i < matrix.o; ++i)
+        matrix.scales.push_back(1e-4f * static_cast<float>(1 + random() % 1000));
       out.matrices.push_back(std::move(matrix));
     }
     out.manifest.groups.push_back(std::move(group));
@@ -52,20 +57,23 @@ void SyntheticModel::ComputeHints() {
   for (Matrix& matrix : matrices) {
     const size_t d = matrix.d;
     std::vector<uint8_t> a(ring::ModuleMatrixBytes(d));
-    ring::ExpandPublicMatrix(ring::PublicMatrixKey(manifest.profile, core, matrix.d), 0, matrix.d, a);
+    ring::ExpandPublicMatrix(ring::PublicMatrixKey(manifest.profile, core, matrix.d), 0, matrix.d,
+                             a);
     std::vector<int64_t> row(d);
     matrix.hints.assign(ring::ModuleMatrixBytes(matrix.o), 0);
     for (size_t slot = 0; slot < ring::kDegree; ++slot) {
       for (size_t i = 0; i < ring::kRank; ++i) {
         for (size_t j = 0; j < d; ++j) {
-          row[j] = static_cast<int64_t>(ring::LoadResidue(a.data() + ring::ModuleMatrixOffset(j, slot, i)));
+          row[j] = static_cast<int64_t>(
+              ring::LoadResidue(a.data() + ring::ModuleMatrixOffset(j, slot, i)));
         }
         for (size_t o = 0; o < matrix.o; ++o) {
           const int8_t* const w = matrix.weights.data() + o * d;
           int64_t sum = 0;  // |sum| <= 256 * 127 * 2^48 < 2^63 for d <= 256
           for (size_t j = 0; j < d; ++j) sum += row[j] * w[j];
           const int64_t residue = sum % static_cast<int64_t>(ring::kQ);
-          ring::StoreResidue(matrix.hints.data() + ring::ModuleMatrixOffset(o, slot, i), ring::FromSigned(residue));
+          ring::StoreResidue(matrix.hints.data() + ring::ModuleMatrixOffset(o, slot, i),
+                             ring::FromSigned(residue));
         }
       }
     }
@@ -85,16 +93,22 @@ void SyntheticModel::Seal() {
 
 Bytes SyntheticModel::Stream(model::StreamId id) const {
   switch (id.kind) {
-    case model::StreamKind::kManifest: return AsBytes(manifest_text);
-    case model::StreamKind::kSkeleton: return skeleton;
-    default: break;
+    case model::StreamKind::kManifest:
+      return AsBytes(manifest_text);
+    case model::StreamKind::kSkeleton:
+      return skeleton;
+    default:
+      break;
   }
   if (id.matrix >= matrices.size()) return {};
   const Matrix& matrix = matrices[id.matrix];
   switch (id.kind) {
-    case model::StreamKind::kScales: return Raw(matrix.scales);
-    case model::StreamKind::kWeights: return Raw(matrix.weights);
-    default: return Raw(matrix.hints);
+    case model::StreamKind::kScales:
+      return Raw(matrix.scales);
+    case model::StreamKind::kWeights:
+      return Raw(matrix.weights);
+    default:
+      return Raw(matrix.hints);
   }
 }
 

@@ -1,4 +1,5 @@
-// A small random model as the streams that a cloud serves, for tests: everything that a store holds, built by definition.
+// A small random model as the streams that a cloud serves, for tests: everything that a store
+// holds, built by definition.
 #ifndef TALARIA_CVM_TESTING_SYNTHETIC_MODEL_H_
 #define TALARIA_CVM_TESTING_SYNTHETIC_MODEL_H_
 
@@ -17,8 +18,11 @@ struct GroupShape {
   std::vector<uint32_t> outputs;
 };
 
-// The default has widths and outputs that are multiples of nothing, a group of three and a tied head.
-inline std::vector<GroupShape> DefaultShapes() { return {{128, {96, 40, 33}}, {200, {72}}, {128, {64, 64}}, {128, {130}}}; }
+// The default has widths and outputs that are multiples of nothing, a group of three and a tied
+// head.
+inline std::vector<GroupShape> DefaultShapes() {
+  return {{128, {96, 40, 33}}, {200, {72}}, {128, {64, 64}}, {128, {130}}};
+}
 
 struct SyntheticModel {
   struct Matrix {
@@ -28,13 +32,15 @@ struct SyntheticModel {
     std::vector<uint8_t> hints;   // ModuleMatrix
   };
   model::Manifest manifest;
-  std::vector<Matrix> matrices;         // in the order of StreamId::matrix
-  std::vector<uint8_t> skeleton;        // the bytes outside the holes
+  std::vector<Matrix> matrices;   // in the order of StreamId::matrix
+  std::vector<uint8_t> skeleton;  // the bytes outside the holes
   std::string manifest_text;
 
-  static SyntheticModel Make(uint64_t seed, const std::vector<GroupShape>& shapes = DefaultShapes());
+  static SyntheticModel Make(uint64_t seed,
+                             const std::vector<GroupShape>& shapes = DefaultShapes());
 
-  // A provider who lies consistently changes what it likes and seals again: digests and identity fit.
+  // A provider who lies consistently changes what it likes and seals again: digests and identity
+  // fit.
   void ComputeHints();  // of all matrices, from the weights as they are
   void Seal();          // all digests, then the text
   Digest identity() const { return model::ModelIdentity(manifest_text); }

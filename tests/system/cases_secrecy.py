@@ -1,0 +1,165 @@
+"""Prompts and answers stay where they belong, and the engine is locked in."""
+import os
+import pathlib
+import re
+import secrets
+
+from cases_lies import flip_bit
+from harness import case, check, check_equal
+from processes import tokens_of
+from proxy import PRODUCT
+from stage import PROMPT, real
+
+CANARY = "canary" + secrets.token_hex(12)
+
+
+def provocations(canary):
+    """(method, path, body, headers): requests that are wrong in all ways, each with the canary in it."""
+    good = {"prompt": canary, "max_tokens": 2}
+    chat = {"messages": [{"role": "user", "content": canary}], "max_tokens": 2}
+    yield "POST", "/v1/completions", f'{{"prompt": "{canary}"'.encode(), None
+    yield "POST", "/v1/completions", f"{canary}".encode(), None
+    yield "POST", "/v1/completions", f'["{canary}"]'.encode(), None
+    yield "POST", "/v1/completions", b'{"prompt": "' + canary.encode() + b'\xff\xfe"}', None
+    yield "POST", "/v1/completions", ("[" * 500 + canary).encode(), None
+    for field in ("max_tokens", "temperature", "seed", "stop", "logit_bias", "samplers", "grammar", "json_schema", "response_format", "n_probs", "stream"):
+        for wrong in (canary, {canary: canary}, [canary], [[{canary: 1}]]):
+            yield "POST", "/v1/completions", {**good, field: wrong}, None
+            yield "POST", "/v1/chat/completions", {**chat, field: wrong}, None
+    yield "POST", "/v1/completions", {**good, "grammar": f'root ::= "{canary}'}, None
+    yield "POST", "/v1/completions", {**good, "grammar": f"root ::= {canary}"}, None
+    yield "POST", "/v1/completions", {**good, "json_schema": {"type": canary}}, None
+    yield "POST", "/v1/completions", {**good, "json_schema": {"$ref": "#/" + canary}}, None
+    yield "POST", "/v1/completions", {**good, "json_schema": {"pattern": f"^({canary}", "type": "string"}}, None
+    yield "POST", "/v1/completions", {**good, "prompt": [canary, {canary: 1}]}, None
+    yield "POST", "/v1/completions", {**good, "prompt": (canary + " ") * 5000}, None  # more than the context
+    for messages in (canary, [canary], [{"role": canary, "content": canary}], [{"role": "user", "content": {canary: 1}}], [{"role": "user", "content": [{"type": canary}]}],
+                     [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": f"http://{canary}.invalid/x.png"}}]}]):
+        yield "POST", "/v1/chat/completions", {"messages": messages, "max_tokens": 2}, None
+    yield "POST", "/v1/chat/completions", {**chat, "tools": [{"type": "function", "function": {"name": canary, "parameters": {"type": canary}}}]}, None
+    yield "POST", "/v1/chat/completions", {**chat, "tools": canary, "tool_choice": canary}, None
+    yield "POST", "/v1/chat/completions", {**chat, "chat_template_kwargs": {canary: canary}}, None
+    yield "POST", "/v1/embeddings", {"input": canary}, None
+    yield "POST", "/v1/rerank", {"query": canary, "documents": [canary]}, None
+    yield "POST", "/v1/responses", {"input": canary, "previous_response_id": canary}, None
+    yield "POST", "/v1/messages", {"messages": [{"role": "user", "content": canary}], "max_tokens": canary}, None
+    yield "POST", "/tokenize", {"content": canary}, None
+    yield "POST", "/detokenize", {"tokens": [canary]}, None
+    yield "POST", "/apply-template", chat, None
+    for path in ("/" + canary, f"/v1/models?{canary}", f"/v1/completions/{canary}", f"/slots/{canary}?action=save", "/props", "/slots", "/metrics", "/lora-adapters", "/"):
+        yield "GET", path, None, None
+        yield "POST", path, good, None
+    yield "POST", "/v1/completions", good, {"Content-Type": canary}
+    yield "POST", "/v1/completions", good, {"Authorization": f"Bearer {canary}", "X-Conversation-Id": canary, "Cookie": canary}
+    yield "POST", "/v1/completions", good, {"X-Long": canary * 2000}
+    yield canary.upper(), "/v1/completions", good, None
+
+
+def files_with(canary, folder):
+    """Files under `folder`, and everything a person could read of it, that hold the canary."""
+    out = []
+    for path in pathlib.Path(folder).rglob("*"):
+        if path.is_file() and canary.encode() in path.read_bytes():
+            out.append(str(path))
+    return out
+
+
+@case("a canary in prompts, answers and every kind of wrong request appears in no log, file, command line, /readyz or /healthz")
+def canary(context):
+    scene = real(context)
+    cvm, client = scene.cvm, scene.cvm.client
+    before = {place: set(os.listdir(place)) for place in ("/tmp", "/dev/shm", "/run", "/var/crash") if os.path.isdir(place)}
+    answer = client.complete(f"Repeat this: {CANARY}", 40, grammar=f'root ::= "{CANARY}"', ignore_eos=False)
+    check_equal(answer.text(), CANARY, "the answer")
+    check_equal("".join(tokens_of(client.stream(CANARY, 40, grammar=f'root ::= "{CANARY}"', ignore_eos=False))), CANARY, "the streamed answer")
+    statuses = {}
+    for method, path, body, headers in provocations(CANARY):
+        status = client.ask(method, path, body, headers).status
+        statuses[status] = statuses.get(status, 0) + 1
+        check(method in ("GET", "POST") or status == 405, f"{method}: {status}")
+        for probe in ("/readyz", "/healthz"):
+            text = client.ask("GET", probe)
+            check_equal(text.status, 200, f"{probe} after {method} {path} {str(body)[:100]}")
+            check(CANARY.encode() not in text.body, f"{probe} says {text.body!r}")
+    huge = client.ask("POST", "/v1/completions", (f'{{"prompt": "{CANARY}' + "x" * (9 << 20) + '"}').encode())
+    check_equal(huge.status, 413, "the status of a body of 9 MiB")
+    check(all(status < 500 or status in (500, 501) for status in statuses), f"statuses {statuses}")
+    # A request that fails in the middle, because the cloud's answers stop, and is given up.
+    scene.proxy.on_reply = lambda kind, body: b""
+    failed = client.complete(CANARY, 4)
+    check(failed.status >= 500, f"status {failed.status} without a cloud")
+    check(CANARY.encode() not in failed.body, "the error repeats the prompt")
+    scene.proxy.on_reply = None
+    scene.proxy.cut_all()
+
+    check_equal(files_with(CANARY, scene.folder), [], "files with the canary")
+    for pid in (cvm.pid, *cvm.family().values(), scene.cloud.pid):
+        for name in ("cmdline", "comm", "status", "environ"):
+            try:
+                data = pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
+            except PermissionError:
+                continue
+            check(CANARY.encode() not in data, f"it is in /proc/{pid}/{name}")
+    for place, names in before.items():
+        for name in set(os.listdir(place)) - names:
+            path = pathlib.Path(place) / name
+            if path.is_file() and os.access(path, os.R_OK):
+                check(CANARY.encode() not in path.read_bytes(), f"it is in {path}")
+    client.complete(PROMPT, 2).text()
+    return f"{sum(statuses.values()) + 1} wrong requests, statuses {dict(sorted(statuses.items()))}"
+
+
+@case("the engine is locked in: two environment variables, no output, no new privileges, a seccomp filter, no network, no core dumps")
+def locked_in(context):
+    cvm = real(context).cvm
+    family = cvm.family()
+    check_equal(sorted(family), ["llama-server", "talaria-launch"], "the children")
+    engine = family["llama-server"]
+    proc = pathlib.Path(f"/proc/{engine}")
+    notes = []
+    try:
+        variables = sorted(v.split("=")[0] for v in proc.joinpath("environ").read_text().split("\0") if v)
+        check_equal(variables, ["GGML_BACKEND_PATH", "GGML_NO_BACKTRACE"], "its environment")
+        for number in (0, 1, 2):
+            check_equal(os.readlink(proc / "fd" / str(number)), "/dev/null", f"its descriptor {number}")
+        check(os.readlink(proc / "ns/net") != os.readlink("/proc/self/ns/net"), "it is in our network namespace")
+        kinds = sorted(re.sub(r"\d+|\[.*", "", os.readlink(link)) for link in (proc / "fd").iterdir())
+        notes.append("descriptors " + " ".join(sorted(set(kinds))))
+    except PermissionError:
+        notes.append("(not root: environment, descriptors and namespace not looked at)")
+    status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+    check_equal((status["NoNewPrivs"].strip(), status["Seccomp"].strip()), ("1", "2"), "NoNewPrivs and Seccomp of its status")
+    for key in ("CapEff", "CapPrm", "CapBnd"):
+        check(os.geteuid() != 0 or int(status[key], 16) == 0, f"its {key} is {status[key].strip()}")
+    for pid in (engine, cvm.pid):
+        limits = pathlib.Path(f"/proc/{pid}/limits").read_text() if os.access(f"/proc/{pid}/limits", os.R_OK) else ""
+        check(not limits or re.search(r"Max core file size\s+0\s+0\s", limits), f"{pid} may dump core")
+    arguments = (proc / "cmdline").read_text().split("\0")
+    check("--log-disable" in arguments and "--no-slots" in arguments, f"its arguments are {arguments}")
+    mode = os.stat(cvm.run_dir).st_mode & 0o777
+    check_equal(mode, 0o700, "the mode of the run folder")
+    check_equal(os.stat(cvm.address[len("unix:"):]).st_mode & 0o777, 0o600, "the mode of the API's socket")
+    return ", ".join(notes)
+
+
+@case("a lying cloud, with the demo model, in the middle of a stream: code 6, no further token, and nothing of the prompt anywhere")
+def last_lie(context):
+    scene = real(context)
+    seen, told = [0], []
+
+    def on_reply(kind, body):
+        seen[0] += kind == PRODUCT
+        if seen[0] != 600 or told:
+            return None
+        told.append(scene.proxy.received)
+        return flip_bit(body, {})
+
+    scene.proxy.on_reply = on_reply
+    events = list(scene.cvm.client.stream(CANARY, 400))
+    check(told, "the lie was never told")
+    check(["data", "[DONE]"] not in [list(e) for e in events], "the stream ended as if nothing had happened")
+    check(any('"error"' in text for _, text in events), f"no error event: {events[-2:]}")
+    check_equal(scene.cvm.wait(30), 6, "the exit code")
+    check_equal(scene.proxy.received, told[0], "bytes to the cloud")
+    check_equal(files_with(CANARY, scene.folder), [], "files with the canary")
+    return f"{len(tokens_of(events))} tokens before it"
