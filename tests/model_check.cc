@@ -1,10 +1,13 @@
-// talaria-model-check: runs a provisioned model masked, through a talaria-cloud process, inside libllama in this process, and checks
-// every product of an offloaded matrix that the evaluation callback reports (model_check_products.h has the definitions):
+// talaria-model-check: runs a provisioned model masked, through a talaria-cloud process, inside
+// libllama in this process, and checks every product of an offloaded matrix that the evaluation
+// callback reports (model_check_products.h has the definitions):
 //   a. its bits are those of the exact integer product of the store's weights;
-//   b. it is within the bound derived from the two quantisations of the float product of the source's weights, on the same input;
-//   c. every matrix of the manifest was multiplied by, and each evaluation asked the cloud once per group.
-// With --mutations it then shows, on the inputs that it recorded, that a zeroed, a rescaled and a swapped matrix would each have
-// broken a (a wrong product) and b (a wrong store), for every matrix. Exit code 1 when anything of this does not hold.
+//   b. it is within the bound derived from the two quantisations of the float product of the
+//   source's weights, on the same input; c. every matrix of the manifest was multiplied by, and
+//   each evaluation asked the cloud once per group.
+// With --mutations it then shows, on the inputs that it recorded, that a zeroed, a rescaled and a
+// swapped matrix would each have broken a (a wrong product) and b (a wrong store), for every
+// matrix. Exit code 1 when anything of this does not hold.
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
@@ -58,7 +61,8 @@ struct Report {
 std::vector<int32_t> RandomTokens(uint32_t count, uint32_t vocabulary, uint64_t stream) {
   std::mt19937_64 random(kSeed + stream);
   std::vector<int32_t> tokens;
-  for (uint32_t i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>(random() % vocabulary));
+  for (uint32_t i = 0; i < count; ++i)
+    tokens.push_back(static_cast<int32_t>(random() % vocabulary));
   return tokens;
 }
 
@@ -107,19 +111,21 @@ class ModelCheck {
     TALARIA_ASSIGN_OR_RETURN(const auto runner, ModelRunner::Create(std::move(options)));
     runner->SetProductCallback([this](const ProductView& product) { OnProduct(product); });
 
-    // All rows with logits; only the last, so that the last layer drops rows; one row; and two sequences, whose recurrent layers
-    // have inputs of three dimensions.
+    // All rows with logits; only the last, so that the last layer drops rows; one row; and two
+    // sequences, whose recurrent layers have inputs of three dimensions.
     const uint32_t vocabulary = runner->vocabulary(), half = (args_.tokens + 1) / 2;
     const std::vector<int32_t> tokens = RandomTokens(args_.tokens, vocabulary, 0);
     TALARIA_ASSIGN_OR_RETURN(const ModelRunner::Output out, runner->Run(tokens, true));
     report_.masked_perplexity = Perplexity(out, tokens);
     TALARIA_RETURN_IF_ERROR(runner->Run(RandomTokens(half, vocabulary, 1), false).status());
     TALARIA_RETURN_IF_ERROR(runner->Continue(RandomTokens(1, vocabulary, 2)[0]).status());
-    const std::vector<std::vector<int32_t>> sequences = {RandomTokens(half, vocabulary, 3), RandomTokens(half, vocabulary, 4)};
+    const std::vector<std::vector<int32_t>> sequences = {RandomTokens(half, vocabulary, 3),
+                                                         RandomTokens(half, vocabulary, 4)};
     TALARIA_RETURN_IF_ERROR(runner->RunSequences(sequences).status());
     report_.evaluations = 4;
     report_.calls = session.session().stats().calls;
-    report_.Expect(runner->events() == std::vector{engine::ChildEvent::kAllMatricesLanded}, "not every matrix landed in the plug-in");
+    report_.Expect(runner->events() == std::vector{engine::ChildEvent::kAllMatricesLanded},
+                   "not every matrix landed in the plug-in");
     return OkStatus();
   }
 
@@ -129,19 +135,26 @@ class ModelCheck {
       report_.all.Add(found.verdict);
       report_.products += found.products.size();
       report_.Expect(!found.products.empty(), matrix.name + ": never multiplied by");
-      report_.Expect(found.rows.contains(1) && *found.rows.rbegin() > 1, matrix.name + ": not with one row and with several");
+      report_.Expect(found.rows.contains(1) && *found.rows.rbegin() > 1,
+                     matrix.name + ": not with one row and with several");
       if (found.products.empty()) continue;
-      report_.Expect(found.verdict.exact(), matrix.name + ": " + std::to_string(found.verdict.inexact) + " of " + std::to_string(found.verdict.values) +
+      report_.Expect(found.verdict.exact(), matrix.name + ": " +
+                                                std::to_string(found.verdict.inexact) + " of " +
+                                                std::to_string(found.verdict.values) +
                                                 " values are not the exact product");
-      report_.Expect(found.verdict.within_bound(), matrix.name + ": " + std::to_string(found.verdict.out_of_bound) + " of " +
-                                                       std::to_string(found.verdict.values) + " values are out of bound");
+      report_.Expect(found.verdict.within_bound(),
+                     matrix.name + ": " + std::to_string(found.verdict.out_of_bound) + " of " +
+                         std::to_string(found.verdict.values) + " values are out of bound");
     }
     for (size_t g = 0; g < model_.certificates.size(); ++g) {
-      const cvm::Certificate &ours = model_.certificates[g], &its = session.model().groups[g].certificate;
-      report_.Expect(ours.delta_log2 == its.delta_log2 && ours.bound == its.bound, "group " + std::to_string(g) + ": another certificate at set-up");
+      const cvm::Certificate &ours = model_.certificates[g],
+                             &its = session.model().groups[g].certificate;
+      report_.Expect(ours.delta_log2 == its.delta_log2 && ours.bound == its.bound,
+                     "group " + std::to_string(g) + ": another certificate at set-up");
     }
     const uint64_t expected = report_.evaluations * model_.certificates.size();
-    report_.Expect(report_.calls == expected, std::to_string(report_.calls) + " calls instead of " + std::to_string(expected));
+    report_.Expect(report_.calls == expected,
+                   std::to_string(report_.calls) + " calls instead of " + std::to_string(expected));
     report_.Expect(!session.session().poisoned(), "the session ended");
   }
 
@@ -153,12 +166,15 @@ class ModelCheck {
       for (const Mutation& mutation : MutationsOf(model_, i)) {
         ProductVerdict verdict;
         for (const ProductView& product : findings_[matrix.name].products) {
-          const std::vector<float> output = ExactProduct(certificate, mutation.weights, mutation.scales, product.rows, product.input);
+          const std::vector<float> output = ExactProduct(
+              certificate, mutation.weights, mutation.scales, product.rows, product.input);
           verdict.Add(CheckProduct(matrix, certificate, product.rows, product.input, output));
         }
         ++report_.mutations;
-        report_.Expect(verdict.inexact > 0, matrix.name + " " + mutation.what + ": its product passes for the exact one");
-        report_.Expect(verdict.out_of_bound > 0, matrix.name + " " + mutation.what + ": its product is within the bound");
+        report_.Expect(verdict.inexact > 0, matrix.name + " " + mutation.what +
+                                                ": its product passes for the exact one");
+        report_.Expect(verdict.out_of_bound > 0,
+                       matrix.name + " " + mutation.what + ": its product is within the bound");
       }
     }
   }
@@ -174,7 +190,8 @@ class ModelCheck {
       report_.faults.push_back(product.weight + ": multiplied with another shape");
       return;
     }
-    found.verdict.Add(CheckProduct(*matrix, model_.certificates[matrix->group], product.rows, product.input, product.output));
+    found.verdict.Add(CheckProduct(*matrix, model_.certificates[matrix->group], product.rows,
+                                   product.input, product.output));
     found.rows.insert(product.rows);
     found.products.push_back(product);
   }
@@ -188,21 +205,38 @@ class ModelCheck {
 void Print(const Arguments& args, const CheckedModel& model, const Report& report) {
   std::map<std::string, uint32_t> types;
   for (const CheckedMatrix& matrix : model.matrices) ++types[matrix.source_type];
-  const double plain = report.plain_perplexity.value_or(0), masked = report.masked_perplexity.value_or(0);
+  const double plain = report.plain_perplexity.value_or(0),
+               masked = report.masked_perplexity.value_or(0);
   if (args.json) {
-    const Json json = {{"architecture", model.architecture}, {"matrices", model.matrices.size()}, {"groups", model.certificates.size()},
-                       {"source_types", types}, {"evaluations", report.evaluations}, {"calls", report.calls}, {"products", report.products},
-                       {"values", report.all.values}, {"inexact", report.all.inexact}, {"out_of_bound", report.all.out_of_bound},
-                       {"worst_of_bound", report.all.worst}, {"mutations", report.mutations}, {"perplexity_plain", plain},
-                       {"perplexity_masked", masked}, {"faults", report.faults}, {"ok", report.faults.empty()}};
+    const Json json = {{"architecture", model.architecture},
+                       {"matrices", model.matrices.size()},
+                       {"groups", model.certificates.size()},
+                       {"source_types", types},
+                       {"evaluations", report.evaluations},
+                       {"calls", report.calls},
+                       {"products", report.products},
+                       {"values", report.all.values},
+                       {"inexact", report.all.inexact},
+                       {"out_of_bound", report.all.out_of_bound},
+                       {"worst_of_bound", report.all.worst},
+                       {"mutations", report.mutations},
+                       {"perplexity_plain", plain},
+                       {"perplexity_masked", masked},
+                       {"faults", report.faults},
+                       {"ok", report.faults.empty()}};
     std::printf("%s\n", json.dump(2).c_str());
     return;
   }
-  std::printf("%s: %zu matrices in %zu groups; %llu products, %llu values: %llu not exact, %llu out of bound, the worst at %.3f of it; "
-              "%llu mutations; perplexity %.2f masked, %.2f plain\n",
-              model.architecture.c_str(), model.matrices.size(), model.certificates.size(), static_cast<unsigned long long>(report.products),
-              static_cast<unsigned long long>(report.all.values), static_cast<unsigned long long>(report.all.inexact),
-              static_cast<unsigned long long>(report.all.out_of_bound), report.all.worst, static_cast<unsigned long long>(report.mutations), masked, plain);
+  std::printf(
+      "%s: %zu matrices in %zu groups; %llu products, %llu values: %llu not exact, %llu out of "
+      "bound, the worst at %.3f of it; "
+      "%llu mutations; perplexity %.2f masked, %.2f plain\n",
+      model.architecture.c_str(), model.matrices.size(), model.certificates.size(),
+      static_cast<unsigned long long>(report.products),
+      static_cast<unsigned long long>(report.all.values),
+      static_cast<unsigned long long>(report.all.inexact),
+      static_cast<unsigned long long>(report.all.out_of_bound), report.all.worst,
+      static_cast<unsigned long long>(report.mutations), masked, plain);
   for (const std::string& fault : report.faults) std::printf("FAILED: %s\n", fault.c_str());
   std::printf("%s\n", report.faults.empty() ? "ok" : "failed");
 }
@@ -226,10 +260,15 @@ int Main(int argc, char** argv) {
   CLI::App app("Checks every product of a provisioned model against its definition");
   app.add_option("source", args.source, "The GGUF file that was provisioned")->required();
   app.add_option("store", args.store, "What it was provisioned to")->required();
-  app.add_option("--cloud", args.cloud, "Where talaria-cloud serves the store: unix:PATH or HOST:PORT")->required();
+  app.add_option("--cloud", args.cloud,
+                 "Where talaria-cloud serves the store: unix:PATH or HOST:PORT")
+      ->required();
   app.add_option("--plugin", args.plugin, "libggml-talaria.so")->capture_default_str();
-  app.add_option("--llama-dir", args.llama_dir, "llama.cpp as scripts/setup built it")->capture_default_str();
-  app.add_option("--tokens", args.tokens, "Random tokens of the longest evaluation")->check(CLI::Range(3, 128))->capture_default_str();
+  app.add_option("--llama-dir", args.llama_dir, "llama.cpp as scripts/setup built it")
+      ->capture_default_str();
+  app.add_option("--tokens", args.tokens, "Random tokens of the longest evaluation")
+      ->check(CLI::Range(3, 128))
+      ->capture_default_str();
   app.add_flag("--mutations", args.mutations, "Also show that every wrong matrix is found");
   app.add_flag("--json", args.json, "Print one JSON object");
   try {

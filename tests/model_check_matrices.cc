@@ -33,7 +33,8 @@ Result<Source> OpenSource(const std::string& path) {
 
 Status ReadSource(const Source& source, CheckedMatrix& matrix) {
   const ggml_tensor* tensor = ggml_get_tensor(source.tensors.get(), matrix.name.c_str());
-  if (tensor == nullptr || tensor->ne[0] != matrix.d || tensor->ne[1] != matrix.o || tensor->ne[2] != 1 || tensor->ne[3] != 1) {
+  if (tensor == nullptr || tensor->ne[0] != matrix.d || tensor->ne[1] != matrix.o ||
+      tensor->ne[2] != 1 || tensor->ne[3] != 1) {
     return Status(Code::kCorrupt, matrix.name + ": the source has no such matrix of this shape");
   }
   matrix.source_type = ggml_type_name(tensor->type);
@@ -43,7 +44,8 @@ Status ReadSource(const Source& source, CheckedMatrix& matrix) {
     return OkStatus();
   }
   const ggml_to_float_t to_float = ggml_get_type_traits(tensor->type)->to_float;
-  if (to_float == nullptr) return Status(Code::kUnsupported, matrix.name + ": its type has no values");
+  if (to_float == nullptr)
+    return Status(Code::kUnsupported, matrix.name + ": its type has no values");
   to_float(tensor->data, matrix.source.data(), static_cast<int64_t>(matrix.source.size()));
   return OkStatus();
 }
@@ -51,16 +53,19 @@ Status ReadSource(const Source& source, CheckedMatrix& matrix) {
 Status ReadStored(const model::Store& store, uint32_t index, CheckedMatrix& matrix) {
   matrix.weights.resize(size_t{matrix.d} * matrix.o);
   matrix.scales.resize(matrix.o);
-  TALARIA_RETURN_IF_ERROR(store.ReadStream({model::StreamKind::kWeights, index}, 0,
-                                           {reinterpret_cast<uint8_t*>(matrix.weights.data()), matrix.weights.size()}));
-  return store.ReadStream({model::StreamKind::kScales, index}, 0,
-                          {reinterpret_cast<uint8_t*>(matrix.scales.data()), matrix.scales.size() * sizeof(float)});
+  TALARIA_RETURN_IF_ERROR(
+      store.ReadStream({model::StreamKind::kWeights, index}, 0,
+                       {reinterpret_cast<uint8_t*>(matrix.weights.data()), matrix.weights.size()}));
+  return store.ReadStream(
+      {model::StreamKind::kScales, index}, 0,
+      {reinterpret_cast<uint8_t*>(matrix.scales.data()), matrix.scales.size() * sizeof(float)});
 }
 
 }  // namespace
 
 const CheckedMatrix* CheckedModel::Find(const std::string& name) const {
-  const auto found = std::find_if(matrices.begin(), matrices.end(), [&](const CheckedMatrix& m) { return m.name == name; });
+  const auto found = std::find_if(matrices.begin(), matrices.end(),
+                                  [&](const CheckedMatrix& m) { return m.name == name; });
   return found == matrices.end() ? nullptr : &*found;
 }
 
@@ -83,7 +88,8 @@ Result<CheckedModel> ReadCheckedModel(const model::Store& store, const std::stri
     out.matrices.push_back(std::move(matrix));
   }
   for (size_t g = 0; g < norms.size(); ++g) {
-    TALARIA_ASSIGN_OR_RETURN(cvm::Certificate certificate, cvm::Certificate::Compute(norms[g], store.manifest().groups[g].d));
+    TALARIA_ASSIGN_OR_RETURN(cvm::Certificate certificate,
+                             cvm::Certificate::Compute(norms[g], store.manifest().groups[g].d));
     out.certificates.push_back(certificate);
   }
   return out;

@@ -1,5 +1,6 @@
-// The matrices of one provisioned model, from both ends: the store's integers, which a cloud multiplies by, and the floats of the
-// GGUF file that they were made from. The source is read with ggml alone, not with the code that provisioned it.
+// The matrices of one provisioned model, from both ends: the store's integers, which a cloud
+// multiplies by, and the floats of the GGUF file that they were made from. The source is read with
+// ggml alone, not with the code that provisioned it.
 #ifndef TALARIA_TESTS_MODEL_CHECK_MATRICES_H_
 #define TALARIA_TESTS_MODEL_CHECK_MATRICES_H_
 
@@ -31,7 +32,8 @@ struct CheckedModel {
   const CheckedMatrix* Find(const std::string& name) const;
 };
 
-// Reads everything into memory. kCorrupt (file and store do not fit each other), kNotFound, and the store's errors.
+// Reads everything into memory. kCorrupt (file and store do not fit each other), kNotFound, and the
+// store's errors.
 Result<CheckedModel> ReadCheckedModel(const model::Store& store, const std::string& source_path);
 
 // What a wrong store or a wrong cloud would multiply by, instead of matrix `index`.
@@ -40,7 +42,8 @@ struct Mutation {
   std::vector<int8_t> weights;  // [o][d]
   std::vector<float> scales;    // [o]
 };
-// Zeroed; rescaled by 1.5; swapped with another matrix of its shape, or with its own rows rotated by one where there is none.
+// Zeroed; rescaled by 1.5; swapped with another matrix of its shape, or with its own rows rotated
+// by one where there is none.
 std::vector<Mutation> MutationsOf(const CheckedModel& model, size_t index);
 
 }  // namespace talaria::tests

@@ -25,7 +25,8 @@ QuantisedRow Quantise(const cvm::Certificate& certificate, std::span<const float
   QuantisedRow row;
   row.finite = norms.finite_mask != 0;
   row.sigma = scale.sigma;
-  for (const float value : x) row.h.push_back(static_cast<int64_t>(std::nearbyintf(value * scale.inverse)));
+  for (const float value : x)
+    row.h.push_back(static_cast<int64_t>(std::nearbyintf(value * scale.inverse)));
   return row;
 }
 
@@ -56,7 +57,8 @@ void ProductVerdict::Add(const ProductVerdict& other) {
   worst = std::max(worst, other.worst);
 }
 
-std::vector<float> ExactProduct(const cvm::Certificate& certificate, std::span<const int8_t> weights, std::span<const float> scales,
+std::vector<float> ExactProduct(const cvm::Certificate& certificate,
+                                std::span<const int8_t> weights, std::span<const float> scales,
                                 uint32_t rows, std::span<const float> input) {
   const ScopedFlushDenormals flush;
   const size_t d = certificate.d;
@@ -74,7 +76,8 @@ std::vector<float> ExactProduct(const cvm::Certificate& certificate, std::span<c
   return out;
 }
 
-ProductVerdict CheckProduct(const CheckedMatrix& matrix, const cvm::Certificate& certificate, uint32_t rows, std::span<const float> input,
+ProductVerdict CheckProduct(const CheckedMatrix& matrix, const cvm::Certificate& certificate,
+                            uint32_t rows, std::span<const float> input,
                             std::span<const float> output) {
   const size_t d = matrix.d, columns = matrix.o;
   ProductVerdict verdict;
@@ -83,12 +86,15 @@ ProductVerdict CheckProduct(const CheckedMatrix& matrix, const cvm::Certificate&
     verdict.inexact = verdict.out_of_bound = verdict.values;
     return verdict;
   };
-  if (certificate.d != d || input.size() != rows * d || output.size() != verdict.values) return reject();
-  const std::vector<float> exact = ExactProduct(certificate, matrix.weights, matrix.scales, rows, input);
+  if (certificate.d != d || input.size() != rows * d || output.size() != verdict.values)
+    return reject();
+  const std::vector<float> exact =
+      ExactProduct(certificate, matrix.weights, matrix.scales, rows, input);
   if (exact.empty()) return reject();
 
   std::vector<SourceNorms> norms;
-  for (size_t o = 0; o < columns; ++o) norms.push_back(NormsOfSource(std::span(matrix.source).subspan(o * d, d)));
+  for (size_t o = 0; o < columns; ++o)
+    norms.push_back(NormsOfSource(std::span(matrix.source).subspan(o * d, d)));
   for (size_t r = 0; r < rows; ++r) {
     const std::span<const float> x = input.subspan(r * d, d);
     const double sigma = Quantise(certificate, x).sigma * (0.5 + 0x1p-8);  // b
@@ -104,10 +110,12 @@ ProductVerdict CheckProduct(const CheckedMatrix& matrix, const cvm::Certificate&
       }
       const double dd = static_cast<double>(d);
       const double quantised = norms[o].step * sum_x + sigma * (norms[o].sum + dd * norms[o].step);
-      const double bound = quantised + 0x1p-22 * (std::fabs(reference) + quantised) + dd * 0x1p-52 * magnitude;
+      const double bound =
+          quantised + 0x1p-22 * (std::fabs(reference) + quantised) + dd * 0x1p-52 * magnitude;
       const float got = output[r * columns + o];
       const double error = std::fabs(double{got} - reference);
-      if (std::bit_cast<uint32_t>(got) != std::bit_cast<uint32_t>(exact[r * columns + o])) ++verdict.inexact;
+      if (std::bit_cast<uint32_t>(got) != std::bit_cast<uint32_t>(exact[r * columns + o]))
+        ++verdict.inexact;
       if (!(error <= bound)) ++verdict.out_of_bound;
       if (bound > 0) verdict.worst = std::max(verdict.worst, error / bound);
     }

@@ -13,7 +13,8 @@ constexpr int kIdleTimeoutMs = 60000;  // sanitized builds on busy machines
 
 }  // namespace
 
-Result<std::unique_ptr<CheckSession>> CheckSession::Create(const std::string& endpoint, const Digest& identity) {
+Result<std::unique_ptr<CheckSession>> CheckSession::Create(const std::string& endpoint,
+                                                           const Digest& identity) {
   std::unique_ptr<CheckSession> out(new CheckSession);
   cvm::CloudLinkOptions link;
   link.endpoint = endpoint;
@@ -31,7 +32,8 @@ Result<std::unique_ptr<CheckSession>> CheckSession::Create(const std::string& en
   pool.isa = setup.isa;
   pool.lock = setup.lock;
   TALARIA_ASSIGN_OR_RETURN(out->masks_, cvm::MaskPool::Create(out->model_, std::move(pool)));
-  out->session_ = std::make_unique<cvm::Session>(out->model_, *out->link_, *out->masks_, cvm::SessionOptions{.isa = setup.isa});
+  out->session_ = std::make_unique<cvm::Session>(out->model_, *out->link_, *out->masks_,
+                                                 cvm::SessionOptions{.isa = setup.isa});
   return out;
 }
 
@@ -39,7 +41,9 @@ CheckSession::~CheckSession() {
   if (masks_) masks_->Stop();
 }
 
-std::string CheckSession::SkeletonPath() const { return "/proc/self/fd/" + std::to_string(model_.skeleton.get()); }
+std::string CheckSession::SkeletonPath() const {
+  return "/proc/self/fd/" + std::to_string(model_.skeleton.get());
+}
 
 engine::CallStatus CheckSession::Multiply(const engine::CallView& call) {
   const cvm::MaskedGroup& group = model_.groups[call.group];
@@ -50,9 +54,11 @@ engine::CallStatus CheckSession::Multiply(const engine::CallView& call) {
     outputs.push_back(out);
     out += size_t{call.rows} * o;
   }
-  const Result<cvm::MultiplyResult> result = session_->Multiply(call.group, call.rows, x.data(), group.d, outputs);
+  const Result<cvm::MultiplyResult> result =
+      session_->Multiply(call.group, call.rows, x.data(), group.d, outputs);
   if (result.ok()) return result->finite ? engine::CallStatus::kOk : engine::CallStatus::kNotFinite;
-  return result.status().code() == Code::kUnavailable ? engine::CallStatus::kFailed : engine::CallStatus::kEnded;
+  return result.status().code() == Code::kUnavailable ? engine::CallStatus::kFailed
+                                                      : engine::CallStatus::kEnded;
 }
 
 }  // namespace talaria::tests

@@ -1,5 +1,6 @@
-// A masked session with a talaria-cloud process, as the CVM has it: every byte of the model comes over the wire and is checked,
-// pools of real masks, one link. For the in-process engine of talaria/engine/testing/model_runner.h.
+// A masked session with a talaria-cloud process, as the CVM has it: every byte of the model comes
+// over the wire and is checked, pools of real masks, one link. For the in-process engine of
+// talaria/engine/testing/model_runner.h.
 #ifndef TALARIA_TESTS_MODEL_CHECK_SESSION_H_
 #define TALARIA_TESTS_MODEL_CHECK_SESSION_H_
 
@@ -19,7 +20,8 @@ namespace talaria::tests {
 class CheckSession {
  public:
   // The errors of SetUpModel and MaskPool::Create.
-  static Result<std::unique_ptr<CheckSession>> Create(const std::string& endpoint, const Digest& identity);
+  static Result<std::unique_ptr<CheckSession>> Create(const std::string& endpoint,
+                                                      const Digest& identity);
   ~CheckSession();
 
   const cvm::MaskedModel& model() const { return model_; }

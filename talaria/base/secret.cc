@@ -61,7 +61,8 @@ void SecretMemory::Release() {
 Status CheckNoSwap(LockPolicy policy) {
   std::ifstream swaps("/proc/swaps");
   std::string line;
-  std::getline(swaps, line);  // the heading
+  const bool readable = static_cast<bool>(std::getline(swaps, line));  // the heading
+  if (!readable && policy == LockPolicy::kRequire) return Status(Code::kUnsupported, "/proc/swaps cannot be read, so swap may be on");
   if (!std::getline(swaps, line)) return OkStatus();
   if (policy == LockPolicy::kRequire) return Status(Code::kResourceExhausted, "swap is on; a CVM must not swap (swapoff -a)");
   LogWarning("swap is on; tolerated only because of the simulated TEE");

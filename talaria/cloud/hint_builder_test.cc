@@ -57,9 +57,11 @@ TEST(HintBuilderTest, EqualsTheDefinitionOnEveryPath) {
   std::mt19937_64 random(3);
   for (const Isa isa : SupportedIsas()) {
     HintBuilder builder(isa, 1, core, 2);
-    // Widths off and on the units of 8 and 64; outputs off the units of 8 and 32, and more than a
-    // slice of 2,048.
-    for (const Shape shape : {Shape{1, 1}, {61, 9}, {64, 32}, {200, 37}, {8, 2050}}) {
+    // Widths off and on the units of 8 and 64; outputs off the units of 8 and 32.
+    std::vector<Shape> shapes = {{1, 1}, {61, 9}, {64, 32}, {70, 37}};
+    // More than a slice of 2,048 outputs, once: the slices do not depend on the path.
+    if (isa == SupportedIsas().back()) shapes.push_back({8, 2050});
+    for (const Shape shape : shapes) {
       const std::vector<int8_t> weights = RandomWeights(shape.d, shape.o, shape.d);
       const auto hints = Build(builder, shape.d, shape.o, weights);
       ASSERT_TRUE(hints.ok()) << hints.status().ToString();

@@ -8,6 +8,7 @@
 #include "talaria/base/digest.h"
 #include "talaria/base/progress.h"
 #include "talaria/model/manifest.h"
+#include "talaria/model/store_layout.h"
 
 namespace talaria::cloud {
 namespace {
@@ -46,7 +47,8 @@ Status LoadMatrix(const model::Store& store, uint32_t index, const model::Matrix
     column += n;
   }
   if (digest.Finish() != matrix.weights)
-    return Status(Code::kCorrupt, "its weights differ from the manifest's digest");
+    return Status(Code::kCorrupt, std::string("its weights in ") + model::kWeightsFile +
+                                      " differ from the manifest's digest");
   return OkStatus();
 }
 

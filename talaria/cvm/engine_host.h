@@ -22,6 +22,8 @@ struct EngineOptions {
   std::vector<std::pair<int, int>> extra_descriptors;  // laboratory only, as ChildProgram::descriptors
   bool keep_output = false;
   bool sandbox = true;
+  // Where the child may make its socket. When set, the child can open no file but its own program's and the system's.
+  std::string socket_folder;
   SandboxPolicy sandbox_policy = SandboxPolicy::kRequire;
 };
 

@@ -10,6 +10,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <exception>
+#include <thread>
 #include <utility>
 
 #include "talaria/base/file.h"
@@ -123,6 +124,14 @@ class GatewayImpl final : public Gateway {
   }
 
   void Stop() override { io_.stop(); }
+
+  void AwaitAnswers(int timeout_ms) override {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+    while (counts_.answering > 0 && std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
+
   std::string address() const override { return address_; }
 
  private:
@@ -150,7 +159,7 @@ class GatewayImpl final : public Gateway {
   }
 
   void Serve(Fd fd) {
-    if (open_connections_ >= options_.max_connections) {
+    if (counts_.open >= options_.max_connections) {
       static const std::string kAnswer = OverloadedAnswer();
       (void)send(fd.get(), kAnswer.data(), kAnswer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
       return;
@@ -169,11 +178,11 @@ class GatewayImpl final : public Gateway {
         fd.get(), error);
     if (error) return;
     (void)fd.release();
-    ServeConnection(io_, std::move(socket), options_, &open_connections_);
+    ServeConnection(io_, std::move(socket), options_, counts_);
   }
 
   const GatewayOptions options_;
-  int open_connections_ = 0;  // before io_: connections that die with io_ count down
+  ConnectionCounts counts_;  // before io_: connections that die with io_ count down
   const std::string address_, path_;
   net::io_context io_{1};
   net::posix::stream_descriptor listener_;

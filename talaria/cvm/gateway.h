@@ -48,6 +48,9 @@ class Gateway {
   virtual ~Gateway() = default;  // removes the Unix socket
   virtual Status Run() = 0;      // in one thread, until Stop(); open connections are cut then
   virtual void Stop() = 0;       // any thread
+  // Returns when no client waits for (the rest of) an answer of llama-server's, or when the time is
+  // over. Any thread; for the end, when ready() lets nobody through any more.
+  virtual void AwaitAnswers(int timeout_ms) = 0;
   virtual std::string address()
       const = 0;  // as clients write it, with the port that was chosen for port 0
 };

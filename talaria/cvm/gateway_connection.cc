@@ -78,14 +78,14 @@ bool IsJson(beast::string_view content_type) {
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(net::io_context& io, StreamSocket socket, const GatewayOptions& options,
-             int* open_connections)
-      : io_(io),
-        options_(options),
-        open_connections_(open_connections),
-        client_(std::move(socket)) {
-    ++*open_connections_;
+             ConnectionCounts& counts)
+      : io_(io), options_(options), counts_(counts), client_(std::move(socket)) {
+    ++counts_.open;
   }
-  ~Connection() { --*open_connections_; }
+  ~Connection() {
+    SetAnswering(false);
+    --counts_.open;
+  }
 
   void Start() { AwaitRequest(); }
 
@@ -239,6 +239,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     forwarded_->prepare_payload();
     upstream_.emplace(io_);  // the last one, if any, has nothing pending
     forwarding_ = true;
+    SetAnswering(true);
     WatchClient();
     upstream_->expires_after(milliseconds(kConnectTimeoutMs));
     upstream_->async_connect(net::local::stream_protocol::endpoint(options_.upstream_socket),
@@ -365,7 +366,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // --- Ends.
 
+  void SetAnswering(bool answering) {
+    if (answering != answering_) counts_.answering += answering ? 1 : -1;
+    answering_ = answering;
+  }
+
   void Finish() {
+    SetAnswering(false);
     if (keep_alive_) return AwaitRequest();
     // Swallow what the client still sends, so that the answer is not lost in a reset.
     Error ignored;
@@ -390,13 +397,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void Close() {
     closed_ = true;
+    SetAnswering(false);
     CloseUpstream();
     client_.close();
   }
 
   net::io_context& io_;
   const GatewayOptions& options_;
-  int* const open_connections_;
+  ConnectionCounts& counts_;
   Stream client_;
   std::optional<Stream> upstream_;  // of the current exchange, or the closed one of the last
   beast::flat_buffer received_{kMaxHeaderBytes + kPieceBytes}, upstream_received_{64 << 10};
@@ -405,7 +413,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool keep_alive_ = false;
   std::optional<http::response<http::string_body>> answer_;  // of our own
   // An exchange with llama-server.
-  bool forwarding_ = false, watching_ = false, chunked_ = false, closed_ = false;
+  bool forwarding_ = false, answering_ = false, watching_ = false, chunked_ = false;
+  bool closed_ = false;
   std::optional<http::request<http::string_body>> forwarded_;
   std::optional<http::response_parser<http::buffer_body>> response_;
   std::optional<http::response<http::empty_body>> relayed_;
@@ -417,8 +426,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 }  // namespace
 
 void ServeConnection(net::io_context& io, StreamSocket socket, const GatewayOptions& options,
-                     int* open_connections) {
-  std::make_shared<Connection>(io, std::move(socket), options, open_connections)->Start();
+                     ConnectionCounts& counts) {
+  std::make_shared<Connection>(io, std::move(socket), options, counts)->Start();
 }
 
 std::string OverloadedAnswer() {

@@ -3,6 +3,7 @@
 #ifndef TALARIA_CVM_GATEWAY_CONNECTION_H_
 #define TALARIA_CVM_GATEWAY_CONNECTION_H_
 
+#include <atomic>
 #include <boost/asio/basic_stream_socket.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
@@ -17,11 +18,15 @@ using StreamExecutor = boost::asio::io_context::executor_type;
 using StreamSocket =
     boost::asio::basic_stream_socket<boost::asio::generic::stream_protocol, StreamExecutor>;
 
-// Serves `socket` until it closes; keeps itself alive by its pending operations.
-// `*open_connections` is counted up now and down at the end. `options` and the counter outlive
-// `io`'s handlers.
+struct ConnectionCounts {
+  int open = 0;                   // connections; only for the gateway's thread
+  std::atomic<int> answering{0};  // requests that went to llama-server and are not answered yet
+};
+
+// Serves `socket` until it closes; keeps itself alive by its pending operations. `options` and
+// `counts` outlive `io`'s handlers.
 void ServeConnection(boost::asio::io_context& io, StreamSocket socket,
-                     const GatewayOptions& options, int* open_connections);
+                     const GatewayOptions& options, ConnectionCounts& counts);
 
 // A whole answer for a client that is one too many.
 std::string OverloadedAnswer();

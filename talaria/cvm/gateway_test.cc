@@ -531,6 +531,27 @@ TEST_F(GatewayTest, StopCutsOpenConnectionsAndRemovesTheSocket) {
   EXPECT_TRUE(client.ended());
 }
 
+TEST_F(GatewayTest, TheEndCanWaitForTheLastAnswers) {
+  std::atomic<bool> go_on{false};
+  Start([&](RawStream& stream, const std::string& request) {
+    while (!go_on) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    AnswerOk(stream, request);
+  });
+  gateway_->AwaitAnswers(5000);  // nobody waits for anything
+  RawStream client = Connect();
+  client.Write(Post("/v1/completions", "{}"));
+  while (upstream_->requests().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const auto began = Clock::now();
+  gateway_->AwaitAnswers(30);
+  EXPECT_GE(Clock::now() - began, std::chrono::milliseconds(30)) << "one is under way";
+  go_on = true;
+  gateway_->AwaitAnswers(5000);
+  gateway_->Stop();
+  thread_.join();
+  gateway_.reset();
+  EXPECT_THAT(client.ReadMessage(), HasSubstr(R"({"answer":42})"));
+}
+
 TEST_F(GatewayTest, AStaleSocketIsReplacedALivingOneIsNot) {
   const std::string path = folder_.path() + "/front.sock";
   {

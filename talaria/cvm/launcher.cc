@@ -108,8 +108,10 @@ class Parent final : public Launcher {
     std::string text;
   };
   Result<Answer> Receive() {
-    TALARIA_ASSIGN_OR_RETURN(const std::vector<uint8_t> packet,
-                             ReceivePacket(socket_.get(), nullptr));
+    const Result<std::vector<uint8_t>> received = ReceivePacket(socket_.get(), nullptr);
+    // Not kUnavailable, which would mean that the child runs. It died with the launcher.
+    if (!received.ok()) return Status(Code::kIo, "launcher: it was lost, and the engine with it");
+    const std::vector<uint8_t>& packet = *received;
     ByteReader reader(packet);
     Answer answer{};
     answer.type = static_cast<LauncherReply>(reader.U8());
@@ -143,6 +145,7 @@ Result<std::unique_ptr<Launcher>> Launcher::Create() {
     // this process first.
     setsid();
     prctl(PR_SET_NAME, "talaria-launch", 0, 0, 0);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);  // out of reach for the child, which may have the same user
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || getppid() != parent) _exit(1);
     const int socket = theirs.get() == 3 ? 3 : dup2(theirs.get(), 3);
     if (socket != 3 || close_range(4, ~0u, 0) != 0) _exit(1);

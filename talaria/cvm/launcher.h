@@ -30,6 +30,9 @@ struct ChildProgram {
   std::string working_directory;
   bool keep_output =
       false;            // laboratory: standard streams are kept; otherwise they go to /dev/null
+  // With `sandbox`, and unless both are empty: the only files and folders (with what is below them) that may be read or
+  // executed, and the only folders where sockets may be made. Nothing else on any file system can be opened, made or removed.
+  std::vector<std::string> readable, socket_folders;
   bool sandbox = true;  // seccomp (AF_UNIX only, no exec after start, no ptrace) and an empty
                         // network namespace
   SandboxPolicy sandbox_policy = SandboxPolicy::kRequire;
@@ -43,7 +46,7 @@ class Launcher {
   // kIo, kUnsupported (the sandbox was refused). One child at a time.
   virtual Result<pid_t> Start(const ChildProgram& program) = 0;
   // Blocks until the child ends or `timeout_ms` passes (0 = poll, -1 = forever). Exit code, or 128
-  // + signal. kUnavailable while it runs.
+  // + signal. kUnavailable while it runs, kIo when the launcher itself was lost.
   virtual Result<int> Wait(int timeout_ms) = 0;
   virtual void Kill() = 0;  // SIGKILL, any thread
 };

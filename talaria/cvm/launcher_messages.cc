@@ -36,6 +36,10 @@ std::vector<uint8_t> EncodeProgram(const ChildProgram& program) {
   for (const auto& descriptor : program.descriptors)
     writer.U32(static_cast<uint32_t>(descriptor.second));
   Put(writer, program.working_directory);
+  for (const auto* paths : {&program.readable, &program.socket_folders}) {
+    writer.U32(static_cast<uint32_t>(paths->size()));
+    for (const std::string& path : *paths) Put(writer, path);
+  }
   writer.U8(program.keep_output ? 1 : 0);
   writer.U8(program.sandbox ? 1 : 0);
   writer.U8(program.sandbox_policy == SandboxPolicy::kRequire ? 1 : 0);
@@ -56,6 +60,9 @@ Result<ChildProgram> DecodeProgram(Bytes data) {
   for (uint32_t n = reader.U32(); n > 0 && reader.ok(); --n)
     program.descriptors.emplace_back(-1, static_cast<int>(reader.U32()));
   program.working_directory = Take(reader);
+  for (auto* paths : {&program.readable, &program.socket_folders}) {
+    for (uint32_t n = reader.U32(); n > 0 && reader.ok(); --n) paths->push_back(Take(reader));
+  }
   program.keep_output = reader.U8() == 1;
   program.sandbox = reader.U8() == 1;
   program.sandbox_policy =

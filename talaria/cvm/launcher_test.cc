@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
@@ -203,6 +204,22 @@ TEST_F(LauncherTest, TheChildDiesWithTheLauncherObject) {
   EXPECT_FALSE(ProcessExists(*pid));
 }
 
+// A lost launcher is not a child that still runs: whoever waits must not wait for ever.
+TEST_F(LauncherTest, ALostLauncherIsTheEnd) {
+  const Result<pid_t> pid = launcher_->Start(Program({"sleep"}));
+  ASSERT_TRUE(pid.ok());
+  EXPECT_EQ(pipe_.ReadSome(), "sleeping");
+  std::ifstream stat("/proc/" + std::to_string(*pid) + "/stat");
+  std::string number, name, state;
+  pid_t launcher = 0;
+  ASSERT_TRUE(static_cast<bool>(stat >> number >> name >> state >> launcher));
+  ASSERT_EQ(kill(launcher, SIGKILL), 0);
+  EXPECT_EQ(launcher_->Wait(-1).status().code(), Code::kIo);
+  EXPECT_EQ(launcher_->Wait(0).status().code(), Code::kIo);
+  for (int i = 0; i < 500 && ProcessExists(*pid); ++i) usleep(10000);
+  EXPECT_FALSE(ProcessExists(*pid));
+}
+
 // The whole chain: this test plays talaria-cvm and is killed.
 TEST_F(LauncherTest, TheChildDiesWithTheParentProcess) {
   for (const bool sandbox : {false, true}) {
@@ -235,9 +252,23 @@ TEST_F(LauncherTest, TheSandboxForbids) {
   ChildProgram program = Sandboxed({"forbidden"});
   EXPECT_EQ(Run(program),
             "inet=EAFNOSUPPORT inet6=EAFNOSUPPORT netlink=EAFNOSUPPORT packet=EAFNOSUPPORT "
-            "vsock=EAFNOSUPPORT unix=ok connect=EPERM "
+            "vsock=EAFNOSUPPORT unix=ok datagram=EAFNOSUPPORT packets=EAFNOSUPPORT "
+            "limits=EPERM owner=EPERM connect=EPERM "
             "fork=EPERM vfork=EPERM ptrace=EPERM kill=EPERM self=ok vm=EPERM uring=EPERM bpf=EPERM "
             "userns=EPERM thread=ok ");
+}
+
+TEST_F(LauncherTest, OnlyTheNamedFilesCanBeOpened) {
+  if (!SandboxIsPossible()) GTEST_SKIP() << "this machine refuses a network namespace";
+  char folder[] = "/tmp/talaria-launcher-test.XXXXXX";
+  ASSERT_NE(mkdtemp(folder), nullptr);
+  ChildProgram program = Sandboxed({"files", TALARIA_LAUNCHER_TEST_CHILD, folder});
+  program.readable = {TALARIA_LAUNCHER_TEST_CHILD, "/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/proc/self"};
+  program.socket_folders = {folder};
+  const std::string said = Run(program);
+  EXPECT_THAT(said, AllOf(HasSubstr("allowed=ok"), HasSubstr("other=EACCES"), HasSubstr("pattern=EACCES"), HasSubstr("device=EACCES")));
+  EXPECT_THAT(said, AllOf(HasSubstr("file=EACCES"), HasSubstr("socket=ok"), HasSubstr("elsewhere=EACCES")));
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(LauncherTest, TheSandboxHasNoCapabilitiesAndAFilter) {

@@ -57,6 +57,12 @@ void TryForbidden() {
   SayResult("vsock", socket(AF_VSOCK, SOCK_STREAM, 0));
   const int local = socket(AF_UNIX, SOCK_STREAM, 0);
   SayResult("unix", local);
+  SayResult("datagram", socket(AF_UNIX, SOCK_DGRAM, 0));
+  int pair[2];
+  SayResult("packets", socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
+  rlimit limit{};
+  SayResult("limits", prlimit(getppid(), RLIMIT_NOFILE, nullptr, &limit));
+  SayResult("owner", fcntl(local, F_SETOWN, getppid()));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   strcpy(address.sun_path, "/nowhere");
@@ -73,6 +79,23 @@ void TryForbidden() {
   SayResult("userns", syscall(SYS_unshare, 0x10000000));
   std::thread thread([] { Say("thread=ok "); });
   thread.join();
+}
+
+// argv: a file that may be read, a folder that may hold sockets.
+void TryFiles(const char* allowed, const std::string& folder) {
+  SayResult("allowed", open(allowed, O_RDONLY));
+  SayResult("other", open("/etc/passwd", O_RDONLY));
+  SayResult("pattern", open("/proc/sys/kernel/core_pattern", O_WRONLY));
+  SayResult("device", open("/dev/kmsg", O_WRONLY));
+  SayResult("file", open((folder + "/file").c_str(), O_WRONLY | O_CREAT, 0600));
+  const int local = socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  strncpy(address.sun_path, (folder + "/s").c_str(), sizeof address.sun_path - 1);
+  SayResult("socket", bind(local, reinterpret_cast<sockaddr*>(&address), sizeof address));
+  const int elsewhere = socket(AF_UNIX, SOCK_STREAM, 0);
+  strcpy(address.sun_path, "/tmp/talaria-launcher-test-elsewhere");
+  SayResult("elsewhere", bind(elsewhere, reinterpret_cast<sockaddr*>(&address), sizeof address));
 }
 
 void Describe() {
@@ -108,6 +131,8 @@ int main(int argc, char** argv) {
     OpenDescriptors();
   } else if (what == "forbidden") {
     TryForbidden();
+  } else if (what == "files") {
+    TryFiles(argv[2], argv[3]);
   } else if (what == "describe") {
     Describe();
   } else if (what == "interfaces") {

@@ -3,6 +3,8 @@
 #include <time.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <vector>
 
 #include "talaria/base/log.h"
@@ -33,6 +35,17 @@ double ThreadCpuSeconds() {
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
 }
 
+// The sampler of this instruction set against the plain one, under a fixed key.
+bool SamplerAgrees(Isa isa) {
+  constexpr size_t kSamples = 4096;
+  const std::array<uint8_t, 32> key{1, 2, 3};
+  std::vector<int8_t> fast(kSamples), plain(kSamples);
+  ring::AesCtrStream fast_stream(key, kErrorStream), plain_stream(key, kErrorStream);
+  ring::SampleError(isa, fast_stream, fast);
+  ring::SampleError(Isa::kPortable, plain_stream, plain);
+  return fast == plain;
+}
+
 // Both sides of the self-test of one batch.
 struct TestSums {
   WideSum unmask[ring::kDegree];  // U . v
@@ -47,6 +60,20 @@ struct BatchSecrets {
 };
 
 }  // namespace
+
+uint64_t LooksRandom(const ring::NttSecret& s, std::span<const int8_t> errors) {
+  uint64_t squares = 0;
+  for (const int8_t e : errors) squares += static_cast<uint64_t>(e * e);
+  const double count = static_cast<double>(errors.size()), mean = 10.5 * count;
+  const double slack = 16 * std::sqrt(2 * 10.5 * 10.5 * count);
+  bool good = std::abs(static_cast<double>(squares) - mean) <= slack;
+  for (const ring::Polynomial& polynomial : s.s) {
+    uint64_t varies = 0;
+    for (const uint64_t value : polynomial) varies |= value ^ polynomial[0];
+    good &= varies != 0;
+  }
+  return uint64_t{0} - static_cast<uint64_t>(good);
+}
 
 struct BatchGenerator::Impl {
   const MaskedModel& model;
@@ -126,6 +153,7 @@ struct BatchGenerator::Impl {
     uint64_t difference = 0;
     for (size_t b = 0; b < batches.size(); ++b) {
       TestSums& sums = secret[b].sums;
+      difference |= ~LooksRandom(secret[b].s, {errors_of[b], ring::kDegree * stride});
       AddErrorProducts(errors_of[b], stride, group.d, u, sums.error);
       for (size_t row = 0; row < ring::kDegree; ++row) {
         const uint64_t noiseless = ring::SubMod(ring::Reduce128(sums.mask[row]), sums.error[row]);
@@ -144,6 +172,7 @@ BatchGenerator::~BatchGenerator() = default;
 
 Result<std::unique_ptr<BatchGenerator>> BatchGenerator::Create(const MaskedModel& model, Isa isa,
                                                                LockPolicy lock, Entropy entropy) {
+  if (!SamplerAgrees(isa)) return Status(Code::kInternal, "the error sampler of this processor differs from the plain one");
   size_t widest = 0;
   for (const MaskedGroup& group : model.groups) widest = std::max<size_t>(widest, group.d);
   const size_t error_bytes =

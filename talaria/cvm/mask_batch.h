@@ -17,6 +17,7 @@
 #include "talaria/base/result.h"
 #include "talaria/base/secret.h"
 #include "talaria/cvm/masked_model.h"
+#include "talaria/ring/batch.h"
 
 namespace talaria::cvm {
 
@@ -26,13 +27,19 @@ struct BatchRows {
   uint8_t* unmask = nullptr;
 };
 
+// The linear self-test has s and E on both sides, so it cannot see that they are degenerate, and a mask without an error is no
+// mask (doc/masking.md). All ones when the sum of squares of the errors is within 16 standard deviations of its mean, 10.5 a
+// sample (variance of e^2 below 2 * 10.5^2; a good batch fails with probability below 2^-180), and no secret polynomial is
+// constant; else zero.
+uint64_t LooksRandom(const ring::NttSecret& s, std::span<const int8_t> errors);
+
 // One thread at a time; each fill thread has its own.
 class BatchGenerator {
  public:
   // Fills 32 bytes of fresh entropy.
   using Entropy = std::function<Status(std::span<uint8_t, 32>)>;
 
-  // `model` must outlive the generator. kResourceExhausted.
+  // `model` must outlive the generator. kResourceExhausted; kInternal when a sampler is wrong.
   static Result<std::unique_ptr<BatchGenerator>> Create(const MaskedModel& model, Isa isa,
                                                         LockPolicy lock, Entropy entropy);
   ~BatchGenerator();

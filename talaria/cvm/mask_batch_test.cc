@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
 
 #include "talaria/cvm/testing/rig.h"
 #include "talaria/ring/layout.h"
 #include "talaria/ring/modq.h"
+#include "talaria/ring/sampler.h"
 
 namespace talaria::cvm {
 namespace {
@@ -165,6 +167,27 @@ TEST_F(MaskBatchTest, CancelAndFailingEntropyLeaveNothing) {
   });
   EXPECT_EQ(broken->Generate(1, memory.rows, go_on).code(), Code::kResourceExhausted);
   for (size_t b = 0; b < 3; ++b) EXPECT_TRUE(Wiped(memory.mask[b]) && Wiped(memory.unmask[b]));
+}
+
+TEST(LooksRandomTest, SeesWhatTheLinearTestCannot) {
+  const std::array<uint8_t, 32> key{9};
+  ring::AesCtrStream stream(key, 1), error_stream(key, 2);
+  ring::NttSecret secret;
+  for (ring::Polynomial& s : secret.s) {
+    ring::SampleTernary(stream, s);
+    ring::ForwardNtt(s);
+  }
+  std::vector<int8_t> errors(256 * 64);
+  ring::SampleError(Isa::kPortable, error_stream, errors);
+  EXPECT_EQ(LooksRandom(secret, errors), ~uint64_t{0});
+
+  EXPECT_EQ(LooksRandom(secret, std::vector<int8_t>(errors.size(), 0)), 0u) << "no error at all";
+  EXPECT_EQ(LooksRandom(secret, std::vector<int8_t>(errors.size(), 1)), 0u) << "a constant error";
+  std::vector<int8_t> half = errors;
+  std::fill(half.begin(), half.begin() + static_cast<long>(half.size() / 2), int8_t{0});
+  EXPECT_EQ(LooksRandom(secret, half), 0u) << "half of the rows without an error";
+  secret.s[5].fill(1);
+  EXPECT_EQ(LooksRandom(secret, errors), 0u) << "a constant secret polynomial";
 }
 
 }  // namespace

@@ -5,6 +5,9 @@
 #ifndef TALARIA_CVM_SANDBOX_H_
 #define TALARIA_CVM_SANDBOX_H_
 
+#include <string>
+#include <vector>
+
 #include "talaria/base/result.h"
 
 namespace talaria::cvm {
@@ -13,11 +16,16 @@ namespace talaria::cvm {
 // root. kUnsupported.
 Status EnterEmptyNetwork();
 
-// Empties the capability bounding set, so that even root keeps no capability through the exec that
+// Landlock: `readable` files and folders may be read and executed, sockets may be made and removed in `socket_folders`, and
+// nothing else can be opened, made or removed; no abstract sockets and no signals to processes outside, where the kernel knows
+// them. Paths that do not exist are left out. kUnsupported.
+Status RestrictFiles(const std::vector<std::string>& readable, const std::vector<std::string>& socket_folders);
+
+// Empties the ambient, permitted and bounding capability sets, so that even root keeps no capability through the exec that
 // follows. kUnsupported.
 Status DropCapabilities();
 
-// The seccomp filter: sockets of AF_UNIX only and no connect (it may listen), threads but no
+// The seccomp filter: stream sockets of AF_UNIX only and no connect (it may listen), threads but no
 // processes, signals only to itself, no ptrace, process_vm_*, io_uring, bpf, userfaultfd, perf,
 // keys, mounts, namespaces, modules, clocks. Everything else passes: it is a deny list over what
 // llama.cpp never needs. Sets no_new_privs. kUnsupported.

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kPollMs = 50;
 constexpr int kHealthTimeoutMs = 2'000;
+constexpr int kLastAnswersMs = 10'000;  // a session that ends wipes gigabytes of hints first
 constexpr int kProbeTimeoutMs = 120'000;
 
 class ServerImpl final : public Server {
@@ -62,6 +63,8 @@ class ServerImpl final : public Server {
     Status status = service_->WaitForEnd(&exit_code);
     ready_ = false;
     stage_ = "ended";
+    // Every request that ran gets its error (llama-server's, or 502 without one) instead of a cut.
+    gateway_->AwaitAnswers(kLastAnswersMs);
     if (status.ok())
       status =
           Status(Code::kUnavailable, "llama-server ended with code " + std::to_string(exit_code));
@@ -130,6 +133,7 @@ Result<std::unique_ptr<Server>> Server::Create(ServeOptions options,
     EngineOptions engine;
     engine.program = program;
     engine.arguments = LlamaServerArguments(config, manifest, folder.engine_socket());
+    engine.socket_folder = folder.path();
     return engine;
   };
   TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<Service> created,

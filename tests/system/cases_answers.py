@@ -1,4 +1,5 @@
 """What a user gets when nothing goes wrong."""
+
 import json
 import threading
 
@@ -6,7 +7,13 @@ from harness import case, check, check_equal, wait_until
 from processes import Client, Process, completion, stop_gently, tokens_of
 from stage import PROMPT, one_batch, real, tiny, tiny_cloud
 
-QUESTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "seed": 1, "max_tokens": 12, "ignore_eos": True}
+QUESTION = {
+    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    "temperature": 0,
+    "seed": 1,
+    "max_tokens": 12,
+    "ignore_eos": True,
+}
 
 
 @case("an answer of the demo model through the OpenAI API is there, and the same the second time")
@@ -29,7 +36,7 @@ def stream(context):
     response = connection.getresponse()
     check_equal(response.status, 200, "the status")
     check(response.getheader("Content-Type").startswith("text/event-stream"), "it is not an event stream")
-    data = [line[len("data: "):] for line in response.read().decode().splitlines() if line]
+    data = [line[len("data: ") :] for line in response.read().decode().splitlines() if line]
     connection.close()
     check_equal(data[-1], "[DONE]", "the last event")
     pieces = [json.loads(event)["choices"][0]["delta"].get("content") or "" for event in data[:-1]]
@@ -44,9 +51,36 @@ def exact(context):
         said = {}
         for scheme in ("none", "lattice"):
             socket = folder / f"{scheme}.sock"
-            command = [context.program("talaria-cvm-lab"), "run", "--cloud", proxy.endpoint, "--identity", identity, "--scheme", scheme, "--pool-batches", "1"]
+            command = [
+                context.program("talaria-cvm-lab"),
+                "run",
+                "--cloud",
+                proxy.endpoint,
+                "--identity",
+                identity,
+                "--scheme",
+                scheme,
+                "--pool-batches",
+                "1",
+            ]
             command += ["--plugin", context.plugin] if context.plugin else []
-            command += ["--", "llama-server", "--host", socket, "-c", "512", "-np", "1", "-t", "1", "-tb", "1", "--no-ui", "--offline", "--no-warmup"]
+            command += [
+                "--",
+                "llama-server",
+                "--host",
+                socket,
+                "-c",
+                "512",
+                "-np",
+                "1",
+                "-t",
+                "1",
+                "-tb",
+                "1",
+                "--no-ui",
+                "--offline",
+                "--no-warmup",
+            ]
             lab = Process(command, folder / f"{scheme}.out", folder / f"{scheme}.err")
             client = Client(f"unix:{socket}")
 
@@ -69,8 +103,17 @@ def exact(context):
 @case("a grammar, a JSON schema and token ids as a prompt work as in llama.cpp")
 def features(context):
     with tiny(context) as (cloud, proxy, cvm):
-        check_equal(cvm.client.complete(PROMPT, 8, grammar='root ::= "forced"', ignore_eos=False).text(), "forced", "the text by a grammar")
-        schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}
+        check_equal(
+            cvm.client.complete(PROMPT, 8, grammar='root ::= "forced"', ignore_eos=False).text(),
+            "forced",
+            "the text by a grammar",
+        )
+        schema = {
+            "type": "object",
+            "properties": {"a": {"type": "boolean"}},
+            "required": ["a"],
+            "additionalProperties": False,
+        }
         answer = cvm.client.complete(PROMPT, 200, ignore_eos=False, json_schema=schema).text()
         check(json.loads(answer)["a"] in (True, False), f"{answer!r} does not fit the schema")
         tokens = cvm.client.ask("POST", "/tokenize", {"content": PROMPT}).json()["tokens"]

@@ -1,4 +1,5 @@
 """The cloud goes away, stalls, or is cut off. Requests that run fail within seconds, the session lives, the next request works."""
+
 import contextlib
 import signal
 import threading
@@ -48,7 +49,9 @@ def check_failed_stream(events, lost):
     check(lost, "the fault never happened")
 
 
-@case("the cloud is killed in the middle of a stream: an error event within 5 s, no [DONE]; restarted, it serves the same CVM again")
+@case(
+    "the cloud is killed in the middle of a stream: an error event within 5 s, no [DONE]; restarted, it serves the same CVM again"
+)
 def killed(context):
     scene = real(context)
     client = scene.cvm.client
@@ -64,7 +67,10 @@ def killed(context):
     # Without a stream, and no cloud from the start.
     began = time.monotonic()
     answer = client.complete(PROMPT, 8)
-    check(answer.status >= 500 and b'"error"' in answer.body and b'"choices"' not in answer.body, f"{answer.status}: {answer.body[:200]!r}")
+    check(
+        answer.status >= 500 and b'"error"' in answer.body and b'"choices"' not in answer.body,
+        f"{answer.status}: {answer.body[:200]!r}",
+    )
     whole = time.monotonic() - began
     check(whole < patient(ERROR_SECONDS), f"the error came after {whole:.1f} s")
     scene.restart_cloud()
@@ -74,7 +80,9 @@ def killed(context):
     return f"{seconds:.1f} s in a stream, {whole:.1f} s without"
 
 
-@case("the cloud is restarted while a request waits: the identical bytes go out again and the answer is whole and the same")
+@case(
+    "the cloud is restarted while a request waits: the identical bytes go out again and the answer is whole and the same"
+)
 def restarted_in_time(context):
     with scene_of(context) as (folder, cloud, proxy, cvm):
         wanted = cvm.client.complete(PROMPT, 60).text()
@@ -105,7 +113,9 @@ def restarted_in_time(context):
         check(all(len(set(digests)) == 1 for digests in repeated), "a repeated request had other bytes")
 
 
-@case("the cloud stalls in the middle of an answer: an error after the time-outs; when it goes on, the next request works")
+@case(
+    "the cloud stalls in the middle of an answer: an error after the time-outs; when it goes on, the next request works"
+)
 def stalled(context):
     with scene_of(context, {"cloud": {"idle_timeout_ms": 1500, "max_retries": 2}}) as (folder, cloud, proxy, cvm):
         wanted = cvm.client.complete(PROMPT, 20).text()
@@ -125,6 +135,7 @@ def cut_inside_frames(context):
         wanted = cvm.client.complete(PROMPT, 30).text()
         proxy.watch_requests = True
         for keep in (0, 1, 4, 5, 12, 21, 22, 1000, -1):
+
             def cut():
                 raise Cut(cut.data[:keep])
 
@@ -146,7 +157,7 @@ def cut_inside_frames(context):
         def on_request(kind, body):
             seen[0] += kind == MULTIPLY
             if kind == MULTIPLY and seen[0] == 120:
-                raise Cut(frame(kind, body)[:len(body) // 2])
+                raise Cut(frame(kind, body)[: len(body) // 2])
             return None
 
         proxy.on_request = on_request
@@ -195,7 +206,7 @@ def cut_in_set_up(context):
             chunks[0] += kind == CHUNK
             if kind == CHUNK and chunks[0] % 9 == 0:
                 cuts[0] += 1
-                raise Cut(frame(kind, body)[:len(body) // 3])
+                raise Cut(frame(kind, body)[: len(body) // 3])
             return None
 
         proxy.on_reply = on_reply

@@ -1,4 +1,5 @@
 """How the processes end: signals, and the death of each of them. Nothing is ever left running."""
+
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ STOPPED, UNAVAILABLE = 130, 5
 def check_nothing_left(cvm, family):
     await_gone(family.values())
     check(not cvm.run_dir.exists(), "the run folder is left")
-    check(not os.path.exists(cvm.address[len("unix:"):]), "the API's socket is left")
+    check(not os.path.exists(cvm.address[len("unix:") :]), "the API's socket is left")
 
 
 @case("SIGTERM and SIGINT end talaria-cvm with 130, idle and in the middle of an answer, and nothing is left")
@@ -31,7 +32,9 @@ def signals(context):
                 began = time.monotonic()
                 cvm.send(number)
                 events = list(stream) if busy else []
-                check(["data", "[DONE]"] not in [list(e) for e in events], "the answer ended as if nothing had happened")
+                check(
+                    ["data", "[DONE]"] not in [list(e) for e in events], "the answer ended as if nothing had happened"
+                )
                 check_equal(cvm.wait(patient(5)), STOPPED, "the exit code")
                 longest = max(longest, time.monotonic() - began)
                 check_nothing_left(cvm, family)
@@ -77,7 +80,9 @@ def cloud_ends(context):
         check(cvm.running(), "talaria-cvm ended, too")
 
 
-@case("talaria-cvm killed by SIGKILL takes launcher and llama-server with it; started again with the same folder and socket, it works")
+@case(
+    "talaria-cvm killed by SIGKILL takes launcher and llama-server with it; started again with the same folder and socket, it works"
+)
 def cvm_killed(context):
     with tiny_cloud(context) as (folder, cloud, proxy, identity):
         for attempt in range(2):
@@ -98,7 +103,9 @@ def cvm_killed(context):
         check(cloud.running() and can_connect(cloud.socket), "the cloud ended, too")
 
 
-@case("llama-server or the launcher killed: /readyz goes down, the client gets an error, talaria-cvm ends with code 5 and says so")
+@case(
+    "llama-server or the launcher killed: /readyz goes down, the client gets an error, talaria-cvm ends with code 5 and says so"
+)
 def child_killed(context):
     said = []
     for name in ("llama-server", "talaria-launch"):
@@ -114,8 +121,13 @@ def child_killed(context):
             check(not cvm.client.ready(), "/readyz says yes without an engine")
             asking.join()
             check(0 < len(tokens_of(answers[0])) < 1500, "the fault was not in the middle")
-            check(answers[0][-1][0] == "cut" or any('"error"' in text for _, text in answers[0]), f"the stream ended as if it were whole: {answers[0][-2:]}")
-            check(code > 0 and (name != "llama-server" or code == UNAVAILABLE), f"{name} killed: the exit code is {code}")
+            check(
+                answers[0][-1][0] == "cut" or any('"error"' in text for _, text in answers[0]),
+                f"the stream ended as if it were whole: {answers[0][-2:]}",
+            )
+            check(
+                code > 0 and (name != "llama-server" or code == UNAVAILABLE), f"{name} killed: the exit code is {code}"
+            )
             errors = [line for line in cvm.errors().splitlines() if " error: " in line]
             check(errors, f"{name} killed: nothing was said")
             said.append(errors[-1].partition("error: ")[2])

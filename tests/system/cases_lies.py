@@ -1,12 +1,29 @@
 """A cloud that lies. Whatever the lie, the CVM ends with code 6, no token comes out, the client sees the same, and not one further
 byte goes to the cloud."""
+
 import struct
 import threading
 
 from harness import case, check, check_equal, patient
 from processes import Cvm, is_alive, tokens_of
-from proxy import (CALL_HEADER, CHUNK, CHUNK_HEADER, HELLO_REPLY, HINTS, MANIFEST, PRODUCT, Q, RESIDUE_BYTES, SCALES, SKELETON, WEIGHTS, call_of,
-                   frame, stream_of, with_call)
+from proxy import (
+    CALL_HEADER,
+    CHUNK,
+    CHUNK_HEADER,
+    HELLO_REPLY,
+    HINTS,
+    MANIFEST,
+    PRODUCT,
+    Q,
+    RESIDUE_BYTES,
+    SCALES,
+    SKELETON,
+    WEIGHTS,
+    call_of,
+    frame,
+    stream_of,
+    with_call,
+)
 from stage import PROMPT, tiny, tiny_cloud
 
 SESSION_ENDED = 6
@@ -17,7 +34,7 @@ def residues(body):
     rows = call_of(body)[2]
     data = bytes(body[CALL_HEADER:])
     width = len(data) // rows
-    return [data[r * width:(r + 1) * width] for r in range(rows)]
+    return [data[r * width : (r + 1) * width] for r in range(rows)]
 
 
 def product(body, data, call=None):
@@ -91,8 +108,20 @@ def twice(body, past):
     return frame(PRODUCT, body) * 2
 
 
-LIES = [flip_bit, swap_rows, replay, replay_as_it_was, zeros, not_reduced, one_residue_less, length_of_nothing, length_over_the_limit, unknown_type,
-        another_known_type, twice]
+LIES = [
+    flip_bit,
+    swap_rows,
+    replay,
+    replay_as_it_was,
+    zeros,
+    not_reduced,
+    one_residue_less,
+    length_of_nothing,
+    length_over_the_limit,
+    unknown_type,
+    another_known_type,
+    twice,
+]
 
 
 def lie_in_an_answer(context, lie, stream):
@@ -114,6 +143,7 @@ def lie_in_an_answer(context, lie, stream):
             tokens = tokens_of(events)
             check("data [DONE]" not in [" ".join(e) for e in events], "the stream ended as if nothing had happened")
             seen = [e for e in events if not (e[0] == "data" and '"choices"' in e[1])]
+            check(any('"error"' in text for _, text in events), f"no error event: {events[-2:]}")
             check(len(tokens) < 400, "all tokens came out")
         else:
             answer = cvm.client.complete(PROMPT, 400)
@@ -123,7 +153,10 @@ def lie_in_an_answer(context, lie, stream):
         check(told, "the lie was never told")
         check_equal(cvm.wait(patient(10)), SESSION_ENDED, f"{lie.__name__}: the exit code")
         # `twice` is noticed by the call after, whose request is out by then.
-        check(lie is twice or proxy.received == told[0], f"{lie.__name__}: {proxy.received - told[0]} more bytes went to the cloud")
+        check(
+            lie is twice or proxy.received == told[0],
+            f"{lie.__name__}: {proxy.received - told[0]} more bytes went to the cloud",
+        )
         check(not any(is_alive(pid) for pid in family.values()), "a child outlived talaria-cvm")
         check(cloud.running(), "the cloud ended, too")
         return seen
@@ -138,7 +171,7 @@ def lies_in_products(context):
     return f"{len(LIES)} lies, all seen as {next(iter(seen))}"
 
 
-@case("a lying cloud in the middle of a stream: no further token, an error or a cut, no [DONE]")
+@case("a lying cloud in the middle of a stream: no further token, an error event, no [DONE]")
 def lie_in_a_stream(context):
     def late(body, past):
         past["calls"] = past.get("calls", 0) + 1
@@ -149,12 +182,14 @@ def lie_in_a_stream(context):
 
 def change_chunk(wanted):
     """A lie about one byte of a stream of the store."""
+
     def lie(kind, body):
         if kind != CHUNK or stream_of(body)[0] != wanted:
             return None
         changed = bytearray(body)
         changed[(CHUNK_HEADER + len(changed)) // 2] ^= 4
         return frame(CHUNK, changed)
+
     return lie
 
 
@@ -177,8 +212,16 @@ def another_identity(kind, body):
     return frame(HELLO_REPLY, changed)
 
 
-SET_UP_LIES = {"manifest": change_chunk(MANIFEST), "skeleton": change_chunk(SKELETON), "scales": change_chunk(SCALES), "weights": change_chunk(WEIGHTS),
-               "hints": change_chunk(HINTS), "offset": another_offset, "short chunk": short_chunk, "identity": another_identity}
+SET_UP_LIES = {
+    "manifest": change_chunk(MANIFEST),
+    "skeleton": change_chunk(SKELETON),
+    "scales": change_chunk(SCALES),
+    "weights": change_chunk(WEIGHTS),
+    "hints": change_chunk(HINTS),
+    "offset": another_offset,
+    "short chunk": short_chunk,
+    "identity": another_identity,
+}
 
 
 @case("a lying cloud during set-up: one wrong byte anywhere, and the set-up ends with code 6 before a prompt is taken")

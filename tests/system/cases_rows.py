@@ -1,17 +1,31 @@
 """Mask rows are spent once each, and what crosses the wire depends on numbers of tokens only."""
+
 import json
 
 from harness import case, check, check_equal
 from stage import tiny, tiny_cloud
 
 
-@case("mask rows: every row that was drawn is spent or burnt, with pools of one batch and with two, prompt of 640 tokens")
+@case(
+    "mask rows: every row that was drawn is spent or burnt, with pools of one batch and with two, prompt of 640 tokens"
+)
 def rows(context):
     out = []
     with tiny_cloud(context) as (folder, cloud, proxy, identity):
         for batches in (1, 2):
             stats_file = folder / "stats.json"
-            command = [context.program("talaria-cvm-lab"), "run", "--cloud", proxy.endpoint, "--identity", identity, "--pool-batches", batches, "--stats", stats_file]
+            command = [
+                context.program("talaria-cvm-lab"),
+                "run",
+                "--cloud",
+                proxy.endpoint,
+                "--identity",
+                identity,
+                "--pool-batches",
+                batches,
+                "--stats",
+                stats_file,
+            ]
             command += ["--plugin", context.plugin] if context.plugin else []
             command += ["--", "llama-bench", "-p", "640", "-n", "8", "-r", "1", "-t", "1", "-o", "json"]
             code, stdout, errors = context.run(*command)
@@ -27,7 +41,9 @@ def rows(context):
     return ", ".join(out)
 
 
-@case("messages depend on numbers of tokens only: equal and different tokens give the same sequence of types, groups, rows and sizes")
+@case(
+    "messages depend on numbers of tokens only: equal and different tokens give the same sequence of types, groups, rows and sizes"
+)
 def sequence(context):
     recorded = {}
     length = 70
@@ -44,7 +60,10 @@ def sequence(context):
     first = recorded["equal"]
     check(len(first) >= 2 * 12 * 2 * 9, f"only {len(first)} messages were seen")
     for name, messages in recorded.items():
-        check(messages == first, f"the sequence of '{name}' differs, first at {next((i for i, (a, b) in enumerate(zip(messages, first)) if a != b), 'its end')}")
+        check(
+            messages == first,
+            f"the sequence of '{name}' differs, first at {next((i for i, (a, b) in enumerate(zip(messages, first)) if a != b), 'its end')}",
+        )
     half = len(first) // 2
     check(first[:half] == first[half:], "the same prompt again gave other messages: something of it was kept")
     return f"{len(first)} messages"

@@ -1,4 +1,5 @@
 """Programs that must not start, or must end before they take a request."""
+
 import re
 import socket
 
@@ -41,8 +42,16 @@ WRONG_SETTINGS = [  # what, settings, a part of the message
     ("three check vectors", {"model": {"check_vectors": 3}}, "model.check_vectors"),
     ("no check vectors", {"model": {"check_vectors": 0}}, "model.check_vectors"),
     ("a relative plug-in", {"engine": {"plugin": "libggml-talaria.so"}}, "engine.plugin"),
-    ("a plug-in that is not there", {"engine": {"plugin": "/nowhere/libggml-talaria.so"}}, "/nowhere/libggml-talaria.so"),
-    ("a llama-server that is not there", {"engine": {"llama_server": "/nowhere/llama-server"}}, "/nowhere/llama-server"),
+    (
+        "a plug-in that is not there",
+        {"engine": {"plugin": "/nowhere/libggml-talaria.so"}},
+        "/nowhere/libggml-talaria.so",
+    ),
+    (
+        "a llama-server that is not there",
+        {"engine": {"llama_server": "/nowhere/llama-server"}},
+        "/nowhere/llama-server",
+    ),
 ]
 
 
@@ -53,27 +62,42 @@ def wrong_settings(context):
         check_ends(Cvm(context, folder, f"unix:{folder}/cloud.sock", "0" * 64, settings), WRONG_USAGE, what, message)
     folder = context.folder()
     missing = folder / "missing.toml"
-    code, _, errors = context.run(context.program("talaria-cvm"), "serve", "--config", missing, "--insecure-simulated-tee")
+    code, _, errors = context.run(
+        context.program("talaria-cvm"), "serve", "--config", missing, "--insecure-simulated-tee"
+    )
     check(code == WRONG_USAGE and str(missing) in errors, f"a missing file: {code}, {errors}")
     broken = folder / "broken.toml"
-    broken.write_text('[server\nlisten = 1')
-    code, _, errors = context.run(context.program("talaria-cvm"), "serve", "--config", broken, "--insecure-simulated-tee")
+    broken.write_text("[server\nlisten = 1")
+    code, _, errors = context.run(
+        context.program("talaria-cvm"), "serve", "--config", broken, "--insecure-simulated-tee"
+    )
     check(code == WRONG_USAGE and "broken.toml:1" in errors, f"a broken file: {code}, {errors}")
     return f"{len(WRONG_SETTINGS) + 2} of them"
 
 
-@case("nothing starts without attestation unless --insecure-simulated-tee is given, and \"any\" model neither")
+@case('nothing starts without attestation unless --insecure-simulated-tee is given, and "any" model neither')
 def no_attestation(context):
     folder = context.folder()
     cvm = Cvm(context, folder, f"unix:{folder}/cloud.sock", "0" * 64, arguments=())
     said = check_ends(cvm, REFUSED, "the CVM", "--insecure-simulated-tee")
     store = context.tiny[1]
-    code, _, errors = context.run(context.program("talaria-cloud"), "serve", store, "--listen", f"unix:{folder}/cloud.sock")
+    code, _, errors = context.run(
+        context.program("talaria-cloud"), "serve", store, "--listen", f"unix:{folder}/cloud.sock"
+    )
     check(code == REFUSED and "--insecure-simulated-tee" in errors, f"the cloud: {code}, {errors}")
-    code, _, errors = context.run(context.program("talaria-cloud"), "serve", store, "--listen", "0.0.0.0:0", "--insecure-simulated-tee")
+    code, _, errors = context.run(
+        context.program("talaria-cloud"), "serve", store, "--listen", "0.0.0.0:0", "--insecure-simulated-tee"
+    )
     check(code == WRONG_USAGE and "loopback" in errors, f"the cloud on a public address: {code}, {errors}")
     config = folder / "any.toml"
-    write_config(config, {"cloud": {"endpoint": f"unix:{folder}/cloud.sock"}, "model": {"identity": "any"}, "server": {"listen": f"unix:{folder}/api.sock"}})
+    write_config(
+        config,
+        {
+            "cloud": {"endpoint": f"unix:{folder}/cloud.sock"},
+            "model": {"identity": "any"},
+            "server": {"listen": f"unix:{folder}/api.sock"},
+        },
+    )
     code, _, errors = context.run(context.program("talaria-cvm"), "serve", "--config", config, "--check-config")
     check(code == WRONG_USAGE and "model.identity" in errors, f"any model: {code}, {errors}")
     return said.partition("error: ")[2]
@@ -89,14 +113,25 @@ def wrong_identity(context):
 @case("without a cloud talaria-cvm ends with code 5 within its time-outs and names the cloud")
 def no_cloud(context):
     folder = context.folder()
-    seconds, said = timed(lambda: check_ends(Cvm(context, folder, f"unix:{folder}/cloud.sock", "0" * 64), UNAVAILABLE, "no cloud", str(folder / "cloud.sock")))
+    seconds, said = timed(
+        lambda: check_ends(
+            Cvm(context, folder, f"unix:{folder}/cloud.sock", "0" * 64),
+            UNAVAILABLE,
+            "no cloud",
+            str(folder / "cloud.sock"),
+        )
+    )
     check(seconds < patient(6), f"it took {seconds:.1f} s")
     # One that accepts and says nothing.
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(folder / "mute.sock"))
         mute.listen(8)
         settings = {"cloud": {"idle_timeout_ms": 1000, "max_retries": 1}}
-        mute_seconds, _ = timed(lambda: check_ends(Cvm(context, folder, f"unix:{folder}/mute.sock", "0" * 64, settings), UNAVAILABLE, "a mute cloud"))
+        mute_seconds, _ = timed(
+            lambda: check_ends(
+                Cvm(context, folder, f"unix:{folder}/mute.sock", "0" * 64, settings), UNAVAILABLE, "a mute cloud"
+            )
+        )
         check(mute_seconds < patient(4), f"a mute cloud: it took {mute_seconds:.1f} s")
     return f"{seconds:.1f} s, and {mute_seconds:.1f} s with a mute one: {said.partition('error: ')[2]}"
 
@@ -109,9 +144,26 @@ def address_in_use(context):
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            check_ends(Cvm(context, folder, proxy.endpoint, "0" * 64, {"server": {"listen": f"127.0.0.1:{port}"}}), None, "a port in use", "in use")
-        check_ends(Cvm(context, folder, proxy.endpoint, "0" * 64, {"server": {"listen": cvm.address}}), None, "a socket in use", "in use")
-        code, _, errors = context.run(context.program("talaria-cloud"), "serve", context.tiny[1], "--listen", cloud.endpoint, "--insecure-simulated-tee")
+            check_ends(
+                Cvm(context, folder, proxy.endpoint, "0" * 64, {"server": {"listen": f"127.0.0.1:{port}"}}),
+                None,
+                "a port in use",
+                "in use",
+            )
+        check_ends(
+            Cvm(context, folder, proxy.endpoint, "0" * 64, {"server": {"listen": cvm.address}}),
+            None,
+            "a socket in use",
+            "in use",
+        )
+        code, _, errors = context.run(
+            context.program("talaria-cloud"),
+            "serve",
+            context.tiny[1],
+            "--listen",
+            cloud.endpoint,
+            "--insecure-simulated-tee",
+        )
         check(code > 0 and "in use" in errors, f"the cloud's socket in use: {code}, {errors}")
         cvm.client.complete(PROMPT, 4).text()  # the one that was there first is none the worse
 
@@ -144,14 +196,24 @@ def wrong_plugins(context):
 @case("an engine that ends at once is reported with its code")
 def wrong_engine(context):
     with tiny_cloud(context) as (folder, cloud, proxy, identity):
-        said = check_ends(Cvm(context, folder, proxy.endpoint, identity, {"engine": {"llama_server": "/bin/false"}}), UNAVAILABLE, "/bin/false", "code 1")
+        said = check_ends(
+            Cvm(context, folder, proxy.endpoint, identity, {"engine": {"llama_server": "/bin/false"}}),
+            UNAVAILABLE,
+            "/bin/false",
+            "code 1",
+        )
         return said.partition("error: ")[2]
 
 
 @case("mask pools smaller than one batch of every group are refused with code 4 and the numbers")
 def too_little_memory(context):
     with tiny_cloud(context) as (folder, cloud, proxy, identity):
-        said = check_ends(Cvm(context, folder, proxy.endpoint, identity, {"masks": {"pool_bytes": "1 MiB"}}), NO_RESOURCES, "the pools", "one batch of every group takes")
+        said = check_ends(
+            Cvm(context, folder, proxy.endpoint, identity, {"masks": {"pool_bytes": "1 MiB"}}),
+            NO_RESOURCES,
+            "the pools",
+            "one batch of every group takes",
+        )
         check(len(re.findall(r"\d+ MiB", said)) == 2, f"no numbers in: {said}")
         return said.partition("error: ")[2]
 
@@ -160,6 +222,7 @@ def too_little_memory(context):
 def before_ready(context):
     with tiny_cloud(context) as (folder, cloud, proxy, identity):
         import threading
+
         go_on, waiting = threading.Event(), threading.Event()
 
         def on_request(kind, body):

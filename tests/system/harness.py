@@ -1,4 +1,5 @@
 """What the cases share: registration, checks, and the places of programs, stores and scratch files."""
+
 import os
 import pathlib
 import re
@@ -26,6 +27,7 @@ def case(name):
     def register(function):
         CASES.append((name, function))
         return function
+
     return register
 
 
@@ -81,7 +83,15 @@ class Context:
 
     def run(self, *command, timeout=120, **options):
         """A program to its end: (exit code, stdout, stderr)."""
-        done = subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout, **options)
+        done = subprocess.run(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            **options,
+        )
         return done.returncode, done.stdout, done.stderr
 
     @property
@@ -116,7 +126,10 @@ def run_cases(context, only):
             print(f"skipped {name}: {e}", flush=True)
         except Exception as e:  # a case must not end the others
             failed += 1
-            print(f"FAILED  {name} ({time.monotonic() - began:.1f} s): {e if isinstance(e, Failure) else repr(e)}", flush=True)
+            print(
+                f"FAILED  {name} ({time.monotonic() - began:.1f} s): {e if isinstance(e, Failure) else repr(e)}",
+                flush=True,
+            )
             if not isinstance(e, Failure) or context.verbose:
                 traceback.print_exc(file=sys.stdout)
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""), flush=True)

@@ -1,4 +1,5 @@
 """The real programs as objects: talaria-cloud, talaria-cvm, and a client of the API."""
+
 import hashlib
 import http.client
 import json
@@ -25,8 +26,13 @@ class Process:
     def __init__(self, command, out, err, **options):
         self.out, self.err = pathlib.Path(out), pathlib.Path(err)
         with open(out, "wb") as stdout, open(err, "wb") as stderr:
-            self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL"] + [str(part) for part in command],
-                                            stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, **options)
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL"] + [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                **options,
+            )
         self.pid = self.process.pid
 
     def running(self):
@@ -64,8 +70,11 @@ class Cloud(Process):
     def __init__(self, context, store, folder, socket_name="cloud.sock"):
         self.socket = folder / socket_name
         self.endpoint = f"unix:{self.socket}"
-        super().__init__([context.program("talaria-cloud"), "serve", store, "--listen", self.endpoint, "--insecure-simulated-tee"],
-                         folder / "cloud.out", folder / "cloud.err")
+        super().__init__(
+            [context.program("talaria-cloud"), "serve", store, "--listen", self.endpoint, "--insecure-simulated-tee"],
+            folder / "cloud.out",
+            folder / "cloud.err",
+        )
 
     def await_listening(self):
         wait_until(lambda: can_connect(self.socket) or not self.running(), 60, "the cloud listens")
@@ -106,7 +115,7 @@ class _Connection(http.client.HTTPConnection):
         if self.address.startswith("unix:"):
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(self.timeout)
-            self.sock.connect(self.address[len("unix:"):])
+            self.sock.connect(self.address[len("unix:") :])
         else:
             host, port = self.address.rsplit(":", 1)
             self.sock = socket.create_connection((host, int(port)), self.timeout)
@@ -135,7 +144,12 @@ class Client:
         """An open http.client connection whose request is on its way. `body` is JSON, or bytes as they are."""
         connection = _Connection(self.address, timeout)
         data = body if body is None or isinstance(body, (bytes, bytearray)) else json.dumps(body).encode()
-        connection.request(method, path, data, {} if data is None else {"Content-Type": "application/json", **(headers or {})})
+        try:
+            connection.request(
+                method, path, data, {} if data is None else {"Content-Type": "application/json", **(headers or {})}
+            )
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused before the body was out; the answer may be there
         return connection
 
     def ask(self, method, path, body=None, headers=None, timeout=REQUEST_SECONDS):
@@ -195,11 +209,25 @@ def tokens_of(events):
 class Cvm(Process):
     """talaria-cvm serve. `settings` are tables of its configuration that replace or extend the usual ones."""
 
-    def __init__(self, context, folder, cloud_endpoint, identity, settings=None, arguments=("--insecure-simulated-tee",), environment=None, name="cvm"):
+    def __init__(
+        self,
+        context,
+        folder,
+        cloud_endpoint,
+        identity,
+        settings=None,
+        arguments=("--insecure-simulated-tee",),
+        environment=None,
+        name="cvm",
+    ):
         self.run_dir = folder / f"{name}.run"
         self.address = f"unix:{folder}/{name}.sock"
-        tables = {"cloud": {"endpoint": cloud_endpoint}, "model": {"identity": identity},
-                  "server": {"listen": self.address, "context": 2048}, "engine": {"run_dir": str(self.run_dir)}}
+        tables = {
+            "cloud": {"endpoint": cloud_endpoint},
+            "model": {"identity": identity},
+            "server": {"listen": self.address, "context": 2048},
+            "engine": {"run_dir": str(self.run_dir)},
+        }
         if context.plugin:
             tables["engine"]["plugin"] = str(context.plugin)
         for table, keys in (settings or {}).items():
@@ -208,8 +236,12 @@ class Cvm(Process):
         self.client = Client(self.address)
         self.config = folder / f"{name}.toml"
         write_config(self.config, tables)
-        super().__init__([context.program("talaria-cvm"), "serve", "--config", self.config, *arguments],
-                         folder / f"{name}.out", folder / f"{name}.err", env=environment if environment is not None else {})
+        super().__init__(
+            [context.program("talaria-cvm"), "serve", "--config", self.config, *arguments],
+            folder / f"{name}.out",
+            folder / f"{name}.err",
+            env=environment if environment is not None else {},
+        )
 
     def await_ready(self):
         wait_until(lambda: self.client.ready() or not self.running(), SET_UP_SECONDS, "talaria-cvm gets ready", 0.05)

@@ -1,4 +1,5 @@
 """A man in the middle of CVM and cloud, on Unix sockets: counts, records, cuts and forges frames (doc/wire.md)."""
+
 import hashlib
 import os
 import socket
@@ -7,8 +8,8 @@ import threading
 
 HELLO, HELLO_REPLY, FETCH, CHUNK, MULTIPLY, PRODUCT = 1, 2, 3, 4, 5, 6
 MANIFEST, SKELETON, SCALES, WEIGHTS, HINTS = range(5)  # stream kinds
-CHUNK_HEADER = 1 + 4 + 8   # kind, matrix, offset
-CALL_HEADER = 8 + 4 + 4    # call, group, rows
+CHUNK_HEADER = 1 + 4 + 8  # kind, matrix, offset
+CALL_HEADER = 8 + 4 + 4  # call, group, rows
 RESIDUE_BYTES = 6
 Q = 2**48 - 16383
 
@@ -47,11 +48,11 @@ class Proxy:
         self.path, self.upstream = str(listen), str(upstream)
         self.endpoint = f"unix:{self.path}"
         self.on_request = self.on_reply = None
-        self.record = None         # a list: ("->" or "<-", type, group or None, rows or None, bytes of the frame)
-        self.requests = {}         # with watch_requests: call -> set of digests of its Multiply frames
+        self.record = None  # a list: ("->" or "<-", type, group or None, rows or None, bytes of the frame)
+        self.requests = {}  # with watch_requests: call -> set of digests of its Multiply frames
         self.watch_requests = False
-        self.received = 0          # bytes from the CVM
-        self.error = None          # of a hook, which is a bug of the test
+        self.received = 0  # bytes from the CVM
+        self.error = None  # of a hook, which is a bug of the test
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
         self._listener.listen(16)

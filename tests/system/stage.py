@@ -1,4 +1,5 @@
 """Ready-made scenes: a cloud, a proxy and a CVM, for one case or shared by many."""
+
 import contextlib
 import re
 
@@ -38,8 +39,14 @@ def one_batch(context):
     """Bytes of one batch of every group, as talaria-cvm itself says when it is given less."""
     if "one batch" not in context.shared:
         with tiny_cloud(context) as (folder, cloud, proxy, identity):
-            cvm = Cvm(context, folder, proxy.endpoint, identity, {"masks": {"pool_bytes": 1}},
-                      arguments=("--check-config", "--insecure-simulated-tee"))
+            cvm = Cvm(
+                context,
+                folder,
+                proxy.endpoint,
+                identity,
+                {"masks": {"pool_bytes": 1}},
+                arguments=("--check-config", "--insecure-simulated-tee"),
+            )
             check_equal(cvm.wait(), 4, "the exit code of --check-config with a pool of one byte")
             context.shared["one batch"] = int(re.search(r"one batch of every group takes (\d+)", cvm.errors())[1])
     return context.shared["one batch"]
@@ -72,5 +79,8 @@ def real(context):
     if "real" not in context.shared:
         context.shared["real"] = None
         context.shared["real"] = Real(context)
-    check(context.shared["real"] is not None and context.shared["real"].cvm.running(), "the CVM with the demo model does not run")
+    check(
+        context.shared["real"] is not None and context.shared["real"].cvm.running(),
+        "the CVM with the demo model does not run",
+    )
     return context.shared["real"]

@@ -1,15 +1,22 @@
 #!/usr/bin/env python3
 """Provisions the demo model for the slow tests, once per build of talaria-cloud.
 
-usage: store.py TALARIA_CLOUD MODEL STORE
+usage: store.py TALARIA_CLOUD STORE
 
-STORE.key beside the store says what it was made from; a store of another program or model is made again.
+The model is what scripts/setup --print-model names. STORE.key beside the store says what it was made from; a store of another program or model is made again.
 """
+
 import hashlib
 import pathlib
 import shutil
 import subprocess
 import sys
+
+
+def from_setup(option):
+    """What scripts/setup prints with `option`: --print-model or --print-llama-dir."""
+    setup = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "setup"
+    return subprocess.run([str(setup), option], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def digest_of(path):
@@ -37,6 +44,6 @@ def provision(talaria_cloud, model, store):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
-    sys.exit(provision(*sys.argv[1:]))
+    sys.exit(provision(sys.argv[1], from_setup("--print-model"), sys.argv[2]))

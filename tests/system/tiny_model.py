@@ -3,6 +3,7 @@
 Its answers mean nothing, but every process, byte and check on the way is the same as with a real model. The tokens are the
 bytes, so that any text can be spelled, plus fillers up to a vocabulary that is worth offloading.
 """
+
 import array
 import random
 import struct
@@ -82,8 +83,12 @@ def write(path, seed=1):
         count = 1
         for n in shape:
             count *= n
-        infos.append(_string(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape) +
-                     struct.pack("<IQ", TENSOR_F32, len(data)))
+        infos.append(
+            _string(name)
+            + struct.pack("<I", len(shape))
+            + struct.pack(f"<{len(shape)}Q", *shape)
+            + struct.pack("<IQ", TENSOR_F32, len(data))
+        )
         if len(shape) == 1:
             values = array.array("f", [1.0]) * count
         else:
