@@ -32,7 +32,7 @@ struct Arguments {
   uint64_t pool_batches = 0;
   size_t show_masked = 0;
   bool no_sandbox = false;
-  bool batch = false;                // commands come from standard input
+  bool batch = false;  // commands come from standard input
   std::vector<std::string> command;
 };
 
@@ -181,8 +181,9 @@ class LabRun {
     return OkStatus();
   }
 
-  // One set-up, many programs: each line of standard input is {"arguments": [...], "output": FILE}, answered by one line of
-  // JSON on standard output when the program has ended and the pools are full again. What talaria-bench speaks.
+  // One set-up, many programs: each line of standard input is {"arguments": [...], "output": FILE},
+  // answered by one line of JSON on standard output when the program has ended and the pools are
+  // full again. What talaria-bench speaks.
   Result<int> RunBatch(cvm::Service& service) {
     TALARIA_RETURN_IF_ERROR(service.SetUp());
     const auto say = [](const nlohmann::json& line) {
@@ -191,9 +192,13 @@ class LabRun {
     };
     const cvm::MemoryPlan plan = cvm::PlanMemory(service.manifest());
     say({{"ready", true},
-         {"memory", {{"hints_mib", plan.hints >> 20}, {"public_matrices_mib", plan.public_matrices >> 20},
-                     {"skeleton_mib", plan.skeleton_data >> 20}, {"pools_mib", service.mask_stats().rows_capacity / 256 *
-                      (plan.pool_batch / service.manifest().groups.size()) >> 20}}}});
+         {"memory",
+          {{"hints_mib", plan.hints >> 20},
+           {"public_matrices_mib", plan.public_matrices >> 20},
+           {"skeleton_mib", plan.skeleton_data >> 20},
+           {"pools_mib", service.mask_stats().rows_capacity / 256 *
+                                 (plan.pool_batch / service.manifest().groups.size()) >>
+                             20}}}});
     for (std::string line; std::getline(std::cin, line);) {
       const nlohmann::json request = nlohmann::json::parse(line, nullptr, false);
       if (!request.is_object() || !request.contains("arguments") || !request.contains("output"))
@@ -221,13 +226,19 @@ class LabRun {
     TALARIA_RETURN_IF_ERROR(service.WaitForEnd(&exit_code));
     const double wall = seconds_since(start);
     if (exit_code == 0 && !service.all_matrices_landed())
-      return Status(Code::kInternal, "the plug-in did not take every matrix of the manifest: the output is nonsense");
+      return Status(
+          Code::kInternal,
+          "the plug-in did not take every matrix of the manifest: the output is nonsense");
     start = Clock::now();
     TALARIA_RETURN_IF_ERROR(service.FillMasks());
     const cvm::LinkStats link = service.link_stats();
-    return nlohmann::json{{"exit", exit_code}, {"wall_seconds", wall}, {"refill_seconds", seconds_since(start)},
-                          {"bytes_sent", link.bytes_sent - before.bytes_sent}, {"bytes_received", link.bytes_received - before.bytes_received},
-                          {"calls", link.calls - before.calls}, {"rows", service.session().stats().rows - rows_before}};
+    return nlohmann::json{{"exit", exit_code},
+                          {"wall_seconds", wall},
+                          {"refill_seconds", seconds_since(start)},
+                          {"bytes_sent", link.bytes_sent - before.bytes_sent},
+                          {"bytes_received", link.bytes_received - before.bytes_received},
+                          {"calls", link.calls - before.calls},
+                          {"rows", service.session().stats().rows - rows_before}};
   }
 
   Status RunChild(cvm::Service& service, int* exit_code) {
@@ -300,9 +311,9 @@ class LabRun {
   }
 
   const Arguments& args_;
-  std::string program_;                  // of the next child
+  std::string program_;  // of the next child
   std::vector<std::string> arguments_;
-  Fd output_;                            // its standard output, when not ours
+  Fd output_;  // its standard output, when not ours
   nlohmann::json stats_;
   const cvm::lab::ComparingSession* comparing_ = nullptr;  // the service's
   uint64_t differing_values_ = 0;
@@ -310,32 +321,68 @@ class LabRun {
 
 void AddCommon(CLI::App* command, Arguments& args) {
   cvm::Config& config = args.config;
-  command->add_option("--cloud", config.cloud_endpoint, "Where talaria-cloud listens: unix:PATH or a loopback HOST:PORT")->required()->type_name("ADDRESS");
-  command->add_option("--identity", args.identity, "The model's identity, 64 hexadecimal digits")->type_name("HEX")->capture_default_str();
-  command->add_option("--scheme", args.scheme, "lattice: as talaria-cvm does; none: unmasked, the same integers; both: each product both ways, compared bit for bit")
-      ->check(CLI::IsMember({"lattice", "none", "both"}))->capture_default_str();
-  command->add_option("--pool-bytes", config.pool_bytes, "Memory for mask rows; 0: two batches of every group")->type_name("N");
-  command->add_option("--pool-batches", args.pool_batches, "The same in batches of every group")->excludes("--pool-bytes")->type_name("N");
-  command->add_option("--fill-threads", config.fill_threads, "Threads that make masks")->check(CLI::Range(1, 256))->type_name("N")->capture_default_str();
-  command->add_option("--check-vectors", config.check_vectors, "Secret vectors of the integrity check")->check(CLI::Range(1, 2))->type_name("N")->capture_default_str();
-  command->add_option("--plugin", args.plugin, "The plug-in; default: beside this program")->type_name("FILE");
-  command->add_flag("--no-sandbox", args.no_sandbox, "Run the program without seccomp filter and network namespace, for debuggers");
+  command
+      ->add_option("--cloud", config.cloud_endpoint,
+                   "Where talaria-cloud listens: unix:PATH or a loopback HOST:PORT")
+      ->required()
+      ->type_name("ADDRESS");
+  command->add_option("--identity", args.identity, "The model's identity, 64 hexadecimal digits")
+      ->type_name("HEX")
+      ->capture_default_str();
+  command
+      ->add_option("--scheme", args.scheme,
+                   "lattice: as talaria-cvm does; none: unmasked, the same integers; both: each "
+                   "product both ways, compared bit for bit")
+      ->check(CLI::IsMember({"lattice", "none", "both"}))
+      ->capture_default_str();
+  command
+      ->add_option("--pool-bytes", config.pool_bytes,
+                   "Memory for mask rows; 0: two batches of every group")
+      ->type_name("N");
+  command->add_option("--pool-batches", args.pool_batches, "The same in batches of every group")
+      ->excludes("--pool-bytes")
+      ->type_name("N");
+  command->add_option("--fill-threads", config.fill_threads, "Threads that make masks")
+      ->check(CLI::Range(1, 256))
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      ->add_option("--check-vectors", config.check_vectors, "Secret vectors of the integrity check")
+      ->check(CLI::Range(1, 2))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--plugin", args.plugin, "The plug-in; default: beside this program")
+      ->type_name("FILE");
+  command->add_flag("--no-sandbox", args.no_sandbox,
+                    "Run the program without seccomp filter and network namespace, for debuggers");
 }
 
 void AddRun(CLI::App& program, Arguments& args) {
   CLI::App* run = program.add_subcommand("run", "Run a llama.cpp program on the cloud's model");
   AddCommon(run, args);
-  run->add_option("--show-masked", args.show_masked, "Show how the rows of the first N calls look to the cloud")->type_name("N");
-  run->add_option("--stats", args.stats, "Write bytes, calls, rows and seconds as JSON")->type_name("FILE");
-  run->add_option("command", args.command, "After --: a program of the pinned llama.cpp, or a path, and its arguments; -m and what reads the model are added")->required();
-  run->footer("Example:\n  talaria-cvm-lab run --cloud unix:/run/cloud.sock --scheme both -- llama-perplexity -f wiki.txt -c 512 --chunks 2");
+  run->add_option("--show-masked", args.show_masked,
+                  "Show how the rows of the first N calls look to the cloud")
+      ->type_name("N");
+  run->add_option("--stats", args.stats, "Write bytes, calls, rows and seconds as JSON")
+      ->type_name("FILE");
+  run->add_option("command", args.command,
+                  "After --: a program of the pinned llama.cpp, or a path, and its arguments; -m "
+                  "and what reads the model are added")
+      ->required();
+  run->footer(
+      "Example:\n  talaria-cvm-lab run --cloud unix:/run/cloud.sock --scheme both -- "
+      "llama-perplexity -f wiki.txt -c 512 --chunks 2");
 }
 
 void AddBatch(CLI::App& program, Arguments& args) {
-  CLI::App* batch = program.add_subcommand("batch", "One set-up, many programs: commands are lines of JSON on standard input (talaria-bench)");
+  CLI::App* batch = program.add_subcommand(
+      "batch",
+      "One set-up, many programs: commands are lines of JSON on standard input (talaria-bench)");
   AddCommon(batch, args);
   batch->callback([&args] { args.batch = true; });
-  batch->footer("Example line:\n  {\"arguments\": [\"llama-bench\", \"-p\", \"512\", \"-n\", \"0\"], \"output\": \"/tmp/out\"}");
+  batch->footer(
+      "Example line:\n  {\"arguments\": [\"llama-bench\", \"-p\", \"512\", \"-n\", \"0\"], "
+      "\"output\": \"/tmp/out\"}");
 }
 
 int Main(int argc, char** argv) {

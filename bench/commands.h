@@ -11,11 +11,12 @@ namespace talaria::bench {
 
 struct EndToEndOptions {
   Setting setting;
-  std::string json;     // file for the results, or empty
+  std::string json;  // file for the results, or empty
   int pairs = 7;
-  int prompt = 512;     // tokens per prompt
+  int prompt = 512;  // tokens per prompt
 };
-// Alternates plain llama.cpp and Talaria on the same model and cores; prints a table and writes JSON.
+// Alternates plain llama.cpp and Talaria on the same model and cores; prints a table and writes
+// JSON.
 Status EndToEnd(const EndToEndOptions& options);
 
 struct FidelityOptions {

@@ -1,5 +1,5 @@
-// The system under measurement: talaria-cloud and talaria-cvm-lab as processes of their own, running llama.cpp's own programs on
-// the masked model, one after the other, on one set-up.
+// The system under measurement: talaria-cloud and talaria-cvm-lab as processes of their own,
+// running llama.cpp's own programs on the masked model, one after the other, on one set-up.
 #ifndef TALARIA_BENCH_LABORATORY_H_
 #define TALARIA_BENCH_LABORATORY_H_
 
@@ -13,20 +13,20 @@
 namespace talaria::bench {
 
 struct Setting {
-  std::string model;       // GGUF
-  std::string bin;         // Talaria's programs
-  std::string llama;       // llama.cpp as scripts/setup built it
-  std::string store;       // provisioned when absent
-  std::string work;        // logs and sockets
-  int pool_batches = 2;    // of 256 rows, per group
+  std::string model;     // GGUF
+  std::string bin;       // Talaria's programs
+  std::string llama;     // llama.cpp as scripts/setup built it
+  std::string store;     // provisioned when absent
+  std::string work;      // logs and sockets
+  int pool_batches = 2;  // of 256 rows, per group
   int cloud_threads = 2;
 };
 
 // One llama.cpp program run through the masked model.
 struct MaskedRun {
-  std::string output;          // its standard output
+  std::string output;  // its standard output
   double wall_seconds = 0;
-  double refill_seconds = 0;   // from its end until the pools were as full as before
+  double refill_seconds = 0;  // from its end until the pools were as full as before
   double child_cpu_seconds = 0, cvm_cpu_seconds = 0, cloud_cpu_seconds = 0;  // refilling included
   double bytes_sent = 0, bytes_received = 0, calls = 0, rows = 0;
 };
@@ -40,7 +40,9 @@ class Laboratory {
   double setup_seconds() const { return setup_seconds_; }
   Usage cvm() const { return cvm_->Measure(); }
   Usage cloud() const { return cloud_->Measure(); }
-  const std::string& memory_json() const { return memory_json_; }  // the CVM side's memory, line by line
+  const std::string& memory_json() const {
+    return memory_json_;
+  }  // the CVM side's memory, line by line
 
  private:
   Laboratory() = default;

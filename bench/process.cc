@@ -21,8 +21,12 @@ namespace talaria::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-double Seconds(const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6; }
+double Since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+double Seconds(const timeval& t) {
+  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+}
 
 struct Pipes {
   Fd child_in, our_in, child_out, our_out;
@@ -40,7 +44,8 @@ Result<Pipes> MakePipes() {
   return p;
 }
 
-Result<pid_t> Spawn(const std::vector<std::string>& arguments, const std::string& error_log, const Pipes& pipes) {
+Result<pid_t> Spawn(const std::vector<std::string>& arguments, const std::string& error_log,
+                    const Pipes& pipes) {
   std::vector<char*> argv;
   argv.reserve(arguments.size() + 1);
   for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
@@ -49,7 +54,8 @@ Result<pid_t> Spawn(const std::vector<std::string>& arguments, const std::string
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, pipes.child_in.get(), 0);
   posix_spawn_file_actions_adddup2(&actions, pipes.child_out.get(), 1);
-  posix_spawn_file_actions_addopen(&actions, 2, error_log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+  posix_spawn_file_actions_addopen(&actions, 2, error_log.c_str(), O_WRONLY | O_CREAT | O_APPEND,
+                                   0644);
   pid_t pid = -1;
   const int error = posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
@@ -57,7 +63,8 @@ Result<pid_t> Spawn(const std::vector<std::string>& arguments, const std::string
   return pid;
 }
 
-// Fields of proc(5)'s stat file, counted from 1: 4 is the parent, 14 to 17 are the times of the process and of its ended children.
+// Fields of proc(5)'s stat file, counted from 1: 4 is the parent, 14 to 17 are the times of the
+// process and of its ended children.
 struct Stat {
   pid_t parent = -1;
   double own_seconds = 0, ended_children_seconds = 0;
@@ -82,7 +89,8 @@ Stat ReadStat(const std::string& pid) {
 
 }  // namespace
 
-Result<Finished> RunProcess(const std::vector<std::string>& arguments, const std::string& error_log) {
+Result<Finished> RunProcess(const std::vector<std::string>& arguments,
+                            const std::string& error_log) {
   TALARIA_ASSIGN_OR_RETURN(Pipes pipes, MakePipes());
   const auto start = Clock::now();
   TALARIA_ASSIGN_OR_RETURN(const pid_t pid, Spawn(arguments, error_log, pipes));
@@ -106,12 +114,14 @@ Result<Finished> RunProcess(const std::vector<std::string>& arguments, const std
   done.usage.cpu_seconds = Seconds(usage.ru_utime) + Seconds(usage.ru_stime);
   done.usage.resident_peak_mib = static_cast<double>(usage.ru_maxrss) / 1024;
   if (done.exit_code != 0) {
-    return Status(Code::kUnavailable, arguments[0] + " ended with exit code " + std::to_string(done.exit_code) + "; see " + error_log);
+    return Status(Code::kUnavailable, arguments[0] + " ended with exit code " +
+                                          std::to_string(done.exit_code) + "; see " + error_log);
   }
   return done;
 }
 
-Result<Background> Background::Start(const std::vector<std::string>& arguments, const std::string& error_log) {
+Result<Background> Background::Start(const std::vector<std::string>& arguments,
+                                     const std::string& error_log) {
   TALARIA_ASSIGN_OR_RETURN(Pipes pipes, MakePipes());
   Background b;
   TALARIA_ASSIGN_OR_RETURN(b.pid_, Spawn(arguments, error_log, pipes));
@@ -170,7 +180,9 @@ Usage Background::Measure() const {
   usage.cpu_seconds = ReadStat(std::to_string(pid_)).own_seconds;
   std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
   for (std::string line; std::getline(status, line);) {
-    const auto value = [&] { return std::stod(line.substr(line.find_first_of("0123456789"))) / 1024; };
+    const auto value = [&] {
+      return std::stod(line.substr(line.find_first_of("0123456789"))) / 1024;
+    };
     if (line.rfind("VmHWM:", 0) == 0) usage.resident_peak_mib = value();
     if (line.rfind("VmRSS:", 0) == 0) usage.resident_mib = value();
   }

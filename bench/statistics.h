@@ -9,7 +9,8 @@ namespace talaria::bench {
 
 struct Summary {
   double median = 0, min = 0, max = 0;
-  // (max - min) / median after the lowest and the highest fifth are dropped: one disturbed run does not hide the rest.
+  // (max - min) / median after the lowest and the highest fifth are dropped: one disturbed run does
+  // not hide the rest.
   double spread = 0;
 };
 

@@ -13,7 +13,10 @@ namespace {
 std::string ProgramFolder() {
   char path[4096];
   const ssize_t n = readlink("/proc/self/exe", path, sizeof path);
-  return n <= 0 ? "." : std::filesystem::path(std::string(path, static_cast<size_t>(n))).parent_path().string();
+  return n <= 0 ? "."
+                : std::filesystem::path(std::string(path, static_cast<size_t>(n)))
+                      .parent_path()
+                      .string();
 }
 
 }  // namespace
@@ -33,21 +36,42 @@ int main(int argc, char** argv) {
   bench::FidelityOptions fidelity;
   fidelity.text = TALARIA_DEFAULT_TEXT;
   const auto common = [&](CLI::App* command, std::string& json) {
-    command->add_option("--model", setting.model, "GGUF file")->check(CLI::ExistingFile)->capture_default_str();
-    command->add_option("--store", setting.store, "Provisioned store; default: one made in the work folder and removed with it");
+    command->add_option("--model", setting.model, "GGUF file")
+        ->check(CLI::ExistingFile)
+        ->capture_default_str();
+    command->add_option(
+        "--store", setting.store,
+        "Provisioned store; default: one made in the work folder and removed with it");
     command->add_option("--json", json, "Write the results there");
-    command->add_option("--pool-batches", setting.pool_batches, "Mask batches of 256 rows per group")->check(CLI::Range(1, 64))->capture_default_str();
-    command->add_option("--cloud-threads", setting.cloud_threads, "Threads of the cloud's products")->check(CLI::Range(1, 256))->capture_default_str();
-    command->add_option("--work", work, "Folder for logs and sockets; default: a fresh one, removed at the end");
+    command
+        ->add_option("--pool-batches", setting.pool_batches, "Mask batches of 256 rows per group")
+        ->check(CLI::Range(1, 64))
+        ->capture_default_str();
+    command->add_option("--cloud-threads", setting.cloud_threads, "Threads of the cloud's products")
+        ->check(CLI::Range(1, 256))
+        ->capture_default_str();
+    command->add_option("--work", work,
+                        "Folder for logs and sockets; default: a fresh one, removed at the end");
   };
-  auto* e = app.add_subcommand("end-to-end", "Speed, CPU, memory and traffic: pairs of plain llama.cpp and Talaria, alternating");
+  auto* e = app.add_subcommand(
+      "end-to-end",
+      "Speed, CPU, memory and traffic: pairs of plain llama.cpp and Talaria, alternating");
   common(e, end_to_end.json);
-  e->add_option("--pairs", end_to_end.pairs, "Interleaved pairs")->check(CLI::Range(1, 1000))->capture_default_str();
-  e->add_option("--prompt", end_to_end.prompt, "Tokens per prompt")->check(CLI::Range(1, 65536))->capture_default_str();
-  auto* f = app.add_subcommand("fidelity", "Perplexity of plain llama.cpp and of Talaria on the same text");
+  e->add_option("--pairs", end_to_end.pairs, "Interleaved pairs")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  e->add_option("--prompt", end_to_end.prompt, "Tokens per prompt")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  auto* f = app.add_subcommand("fidelity",
+                               "Perplexity of plain llama.cpp and of Talaria on the same text");
   common(f, fidelity.json);
-  f->add_option("--text", fidelity.text, "Text file")->check(CLI::ExistingFile)->capture_default_str();
-  f->add_option("--chunks", fidelity.chunks, "Chunks of 512 tokens")->check(CLI::Range(1, 100000))->capture_default_str();
+  f->add_option("--text", fidelity.text, "Text file")
+      ->check(CLI::ExistingFile)
+      ->capture_default_str();
+  f->add_option("--chunks", fidelity.chunks, "Chunks of 512 tokens")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
   const bool temporary = work.empty();

@@ -1,5 +1,6 @@
-// Masked and unmasked runs of the real model are the same bits: raw float32 logits through libllama, at every position.
-// usage: exactness_test STORE BIN_DIR PLUGIN [PROMPT_TOKENS...]; llama.cpp is found in $TALARIA_LLAMA_DIR.
+// Masked and unmasked runs of the real model are the same bits: raw float32 logits through
+// libllama, at every position. usage: exactness_test STORE BIN_DIR PLUGIN [PROMPT_TOKENS...];
+// llama.cpp is found in $TALARIA_LLAMA_DIR.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -26,7 +27,8 @@ void Report(bool ok, const std::string& what) {
 }
 
 bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && !a.empty() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  return a.size() == b.size() && !a.empty() &&
+         std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 int32_t Greedy(const std::vector<float>& logits, uint32_t vocabulary) {
@@ -39,7 +41,9 @@ int32_t Greedy(const std::vector<float>& logits, uint32_t vocabulary) {
 }
 
 // Prompt, then greedy tokens: all logits, in order.
-Result<std::vector<std::vector<float>>> Answer(ModelRunner& runner, const std::vector<int32_t>& prompt, std::vector<int32_t>* tokens) {
+Result<std::vector<std::vector<float>>> Answer(ModelRunner& runner,
+                                               const std::vector<int32_t>& prompt,
+                                               std::vector<int32_t>* tokens) {
   std::vector<std::vector<float>> all;
   TALARIA_ASSIGN_OR_RETURN(Output out, runner.Run(prompt, true));
   for (size_t i = 0; i < kGenerated; ++i) {
@@ -51,7 +55,8 @@ Result<std::vector<std::vector<float>>> Answer(ModelRunner& runner, const std::v
   return all;
 }
 
-Status CompareAnswers(ModelRunner& runner, MaskedSystem& system, const std::vector<int32_t>& prompt) {
+Status CompareAnswers(ModelRunner& runner, MaskedSystem& system,
+                      const std::vector<int32_t>& prompt) {
   std::vector<int32_t> masked_tokens, plain_tokens;
   runner.SetHandler(system.Masked());
   TALARIA_ASSIGN_OR_RETURN(const auto masked, Answer(runner, prompt, &masked_tokens));
@@ -63,19 +68,24 @@ Status CompareAnswers(ModelRunner& runner, MaskedSystem& system, const std::vect
     same = SameBits(masked[i], plain[i]);
     logits += masked[i].size();
   }
-  Report(same, "prompt of " + std::to_string(prompt.size()) + " tokens and " + std::to_string(kGenerated) + " generated: " + std::to_string(logits) +
+  Report(same, "prompt of " + std::to_string(prompt.size()) + " tokens and " +
+                   std::to_string(kGenerated) + " generated: " + std::to_string(logits) +
                    " logits bit-identical");
   return OkStatus();
 }
 
 Status CompareBatches(ModelRunner& runner, MaskedSystem& system, const std::vector<int32_t>& text) {
   std::vector<std::vector<int32_t>> sequences;
-  for (size_t s = 0; s < 4; ++s) sequences.emplace_back(text.begin() + static_cast<long>(s * 40), text.begin() + static_cast<long>(s * 40 + 37));
+  for (size_t s = 0; s < 4; ++s)
+    sequences.emplace_back(text.begin() + static_cast<long>(s * 40),
+                           text.begin() + static_cast<long>(s * 40 + 37));
   runner.SetHandler(system.Masked());
   TALARIA_ASSIGN_OR_RETURN(const Output masked, runner.RunSequences(sequences));
   runner.SetHandler(system.Unmasked());
   TALARIA_ASSIGN_OR_RETURN(const Output plain, runner.RunSequences(sequences));
-  Report(SameBits(masked.logits, plain.logits), "four sequences of 37 tokens in one batch: " + std::to_string(masked.logits.size()) + " logits bit-identical");
+  Report(SameBits(masked.logits, plain.logits),
+         "four sequences of 37 tokens in one batch: " + std::to_string(masked.logits.size()) +
+             " logits bit-identical");
   return OkStatus();
 }
 
@@ -83,7 +93,9 @@ Status Main(const std::vector<std::string>& args) {
   const char* llama = std::getenv("TALARIA_LLAMA_DIR");
   const char* testdata = std::getenv("TALARIA_TESTDATA");
   if (args.size() < 4 || llama == nullptr || testdata == nullptr) {
-    return Status(Code::kInvalidArgument, "usage: exactness_test STORE BIN_DIR PLUGIN [PROMPT_TOKENS...], with TALARIA_LLAMA_DIR and TALARIA_TESTDATA set");
+    return Status(Code::kInvalidArgument,
+                  "usage: exactness_test STORE BIN_DIR PLUGIN [PROMPT_TOKENS...], with "
+                  "TALARIA_LLAMA_DIR and TALARIA_TESTDATA set");
   }
   std::vector<size_t> lengths;
   for (size_t i = 4; i < args.size(); ++i) lengths.push_back(std::stoul(args[i]));
@@ -106,11 +118,13 @@ Status Main(const std::vector<std::string>& args) {
   const std::vector<int32_t> tokens = runner->Tokenize(text);
   for (const size_t length : lengths) {
     if (tokens.size() < length) return Status(Code::kInternal, "the text is too short");
-    TALARIA_RETURN_IF_ERROR(CompareAnswers(*runner, *system, {tokens.begin(), tokens.begin() + static_cast<long>(length)}));
+    TALARIA_RETURN_IF_ERROR(CompareAnswers(
+        *runner, *system, {tokens.begin(), tokens.begin() + static_cast<long>(length)}));
   }
   TALARIA_RETURN_IF_ERROR(CompareBatches(*runner, *system, tokens));
 
-  // The test sees a difference: another activation scale would be one, and so is one other input token.
+  // The test sees a difference: another activation scale would be one, and so is one other input
+  // token.
   runner->SetHandler(system->Masked());
   std::vector<int32_t> other(tokens.begin(), tokens.begin() + 8);
   TALARIA_ASSIGN_OR_RETURN(const Output first, runner->Run(other, true));
@@ -119,7 +133,8 @@ Status Main(const std::vector<std::string>& args) {
   Report(!SameBits(first.logits, second.logits), "control: another token gives other logits");
   const cvm::MaskStats stats = system->masks().stats();
   Report(stats.rows_spent > 0 && stats.rows_drawn == stats.rows_spent + stats.rows_burnt,
-         "rows drawn " + std::to_string(stats.rows_drawn) + " = spent " + std::to_string(stats.rows_spent) + " + burnt " + std::to_string(stats.rows_burnt));
+         "rows drawn " + std::to_string(stats.rows_drawn) + " = spent " +
+             std::to_string(stats.rows_spent) + " + burnt " + std::to_string(stats.rows_burnt));
   std::filesystem::remove_all(folder);
   return OkStatus();
 }

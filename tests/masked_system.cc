@@ -9,11 +9,16 @@
 
 namespace talaria::tests {
 
-Result<std::unique_ptr<MaskedSystem>> MaskedSystem::Start(const std::string& bin, const std::string& store, const std::string& work, int pool_batches) {
+Result<std::unique_ptr<MaskedSystem>> MaskedSystem::Start(const std::string& bin,
+                                                          const std::string& store,
+                                                          const std::string& work,
+                                                          int pool_batches) {
   auto system = std::unique_ptr<MaskedSystem>(new MaskedSystem);
   const std::string socket = work + "/cloud.sock";
-  TALARIA_ASSIGN_OR_RETURN(auto cloud, bench::Background::Start({bin + "/talaria-cloud", "serve", store, "--listen", "unix:" + socket, "--insecure-simulated-tee"},
-                                                                work + "/cloud.log"));
+  TALARIA_ASSIGN_OR_RETURN(
+      auto cloud, bench::Background::Start({bin + "/talaria-cloud", "serve", store, "--listen",
+                                            "unix:" + socket, "--insecure-simulated-tee"},
+                                           work + "/cloud.log"));
   system->cloud_ = std::make_unique<bench::Background>(std::move(cloud));
   for (int i = 0; i < 3000 && !std::filesystem::exists(socket); ++i) usleep(20000);
   cvm::CloudLinkOptions link;
@@ -26,15 +31,18 @@ Result<std::unique_ptr<MaskedSystem>> MaskedSystem::Start(const std::string& bin
   TALARIA_ASSIGN_OR_RETURN(cvm::MaskedModel model, cvm::SetUpModel(*system->link_, setup));
   system->model_ = std::make_unique<cvm::MaskedModel>(std::move(model));
   cvm::MaskPoolOptions pool;
-  pool.memory_budget = static_cast<uint64_t>(pool_batches) * cvm::PlanMemory(system->model_->manifest).pool_batch;
+  pool.memory_budget =
+      static_cast<uint64_t>(pool_batches) * cvm::PlanMemory(system->model_->manifest).pool_batch;
   pool.isa = setup.isa;
   pool.lock = setup.lock;
   TALARIA_ASSIGN_OR_RETURN(system->masks_, cvm::MaskPool::Create(*system->model_, pool));
   link.identity = system->model_->identity;
   TALARIA_ASSIGN_OR_RETURN(system->plain_link_, cvm::CloudLink::Create(link));
   const cvm::SessionOptions session{.isa = setup.isa};
-  system->session_ = std::make_unique<cvm::Session>(*system->model_, *system->link_, *system->masks_, session);
-  system->plain_session_ = std::make_unique<cvm::Session>(*system->model_, *system->plain_link_, system->zeros_, session);
+  system->session_ =
+      std::make_unique<cvm::Session>(*system->model_, *system->link_, *system->masks_, session);
+  system->plain_session_ = std::make_unique<cvm::Session>(*system->model_, *system->plain_link_,
+                                                          system->zeros_, session);
   return system;
 }
 
@@ -53,8 +61,10 @@ engine::ChannelServer::Handler MaskedSystem::HandlerOf(cvm::Session& session) {
       out += size_t{call.rows} * o;
     }
     const auto result = session.Multiply(call.group, call.rows, x.data(), group.d, outputs);
-    if (result.ok()) return result->finite ? engine::CallStatus::kOk : engine::CallStatus::kNotFinite;
-    return result.status().code() == Code::kUnavailable ? engine::CallStatus::kFailed : engine::CallStatus::kEnded;
+    if (result.ok())
+      return result->finite ? engine::CallStatus::kOk : engine::CallStatus::kNotFinite;
+    return result.status().code() == Code::kUnavailable ? engine::CallStatus::kFailed
+                                                        : engine::CallStatus::kEnded;
   };
 }
 

@@ -1,5 +1,5 @@
-// The real system around one model, for tests in one process: a talaria-cloud process, and in this process set-up, mask pool and
-// sessions of the CVM side, joined to the plug-in by ModelRunner.
+// The real system around one model, for tests in one process: a talaria-cloud process, and in this
+// process set-up, mask pool and sessions of the CVM side, joined to the plug-in by ModelRunner.
 #ifndef TALARIA_TESTS_MASKED_SYSTEM_H_
 #define TALARIA_TESTS_MASKED_SYSTEM_H_
 
@@ -19,9 +19,11 @@ namespace talaria::tests {
 
 class MaskedSystem {
  public:
-  // Starts `bin`/talaria-cloud on the store and sets the model up. `work` takes the socket and the log. kUnavailable and whatever
-  // set-up says.
-  static Result<std::unique_ptr<MaskedSystem>> Start(const std::string& bin, const std::string& store, const std::string& work, int pool_batches);
+  // Starts `bin`/talaria-cloud on the store and sets the model up. `work` takes the socket and the
+  // log. kUnavailable and whatever set-up says.
+  static Result<std::unique_ptr<MaskedSystem>> Start(const std::string& bin,
+                                                     const std::string& store,
+                                                     const std::string& work, int pool_batches);
   ~MaskedSystem();
 
   cvm::MaskedModel& model() { return *model_; }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Tests the real processes together: talaria-cloud, talaria-cvm with llama-server as its child, and clients of its API. Faults come
-from signals, from a proxy between CVM and cloud, and from damaged files.
+"""Tests the real processes together: talaria-cloud, talaria-cvm with llama-server as its child, and clients of its API.
+
+Faults come from signals, from a proxy between CVM and cloud, and from damaged files.
 
 usage: system_test.py --bin DIR --store STORE [--plugin FILE] [--only REGEX] [--list] [--verbose]
 
-Prints one line a case, and at the end `N passed, M failed`. STORE is the demo model's (tests/system/store.py makes it); most cases
-use a tiny random model of their own, whose set-up takes a second. Python 3.11 and util-linux, nothing else.
+Prints one line a case, and at the end `N passed, M failed`. STORE is the demo model's (tests/system/store.py makes it);
+most cases use a tiny random model of their own, whose set-up takes a second. Python 3.11 and util-linux, nothing else.
 """
 
 import argparse
@@ -19,8 +20,8 @@ import harness  # noqa: E402
 # In the order in which they run: what uses the demo model's CVM comes first, and last what ends it.
 import cases_answers  # noqa: E402,F401
 import cases_cloud_lost  # noqa: E402,F401
-import cases_secrecy  # noqa: E402,F401
 import cases_lies  # noqa: E402,F401
+import cases_secrecy  # noqa: E402,F401
 import cases_rows  # noqa: E402,F401
 import cases_start  # noqa: E402,F401
 import cases_store  # noqa: E402,F401

@@ -1,5 +1,6 @@
-// Bounded little-endian reading and writing. A ByteReader never reads past its span; after the first failure every read
-// returns zero and ok() stays false, so a parser checks once, before it uses anything.
+// Bounded little-endian reading and writing. A ByteReader never reads past its span; after the
+// first failure every read returns zero and ok() stays false, so a parser checks once, before it
+// uses anything.
 #ifndef TALARIA_BASE_BYTES_H_
 #define TALARIA_BASE_BYTES_H_
 
@@ -17,7 +18,8 @@ namespace talaria {
 
 using Bytes = std::span<const uint8_t>;
 using MutableBytes = std::span<uint8_t>;
-static_assert(std::endian::native == std::endian::little, "Talaria's kernels and formats assume little-endian");
+static_assert(std::endian::native == std::endian::little,
+              "Talaria's kernels and formats assume little-endian");
 
 inline Bytes AsBytes(std::string_view text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};

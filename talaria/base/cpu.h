@@ -1,5 +1,5 @@
-// Which instruction-set level the kernels use. Chosen once at start; TALARIA_ISA lowers it for tests and benchmarks of the
-// programs that read their environment (talaria-cvm does not).
+// Which instruction-set level the kernels use. Chosen once at start; TALARIA_ISA lowers it for
+// tests and benchmarks of the programs that read their environment (talaria-cvm does not).
 #ifndef TALARIA_BASE_CPU_H_
 #define TALARIA_BASE_CPU_H_
 

@@ -19,7 +19,9 @@ Sha256::~Sha256() = default;
 Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 
-void Sha256::Update(Bytes data) { TALARIA_CHECK(EVP_DigestUpdate(impl_->ctx, data.data(), data.size()) == 1); }
+void Sha256::Update(Bytes data) {
+  TALARIA_CHECK(EVP_DigestUpdate(impl_->ctx, data.data(), data.size()) == 1);
+}
 
 Digest Sha256::Finish() {
   Digest out;

@@ -10,7 +10,9 @@ namespace {
 
 Status FromErrno(std::string_view what) {
   const int e = errno;
-  const Code code = e == ENOENT ? Code::kNotFound : e == ENOSPC || e == EDQUOT || e == EFBIG ? Code::kResourceExhausted : Code::kIo;
+  const Code code = e == ENOENT                                ? Code::kNotFound
+                    : e == ENOSPC || e == EDQUOT || e == EFBIG ? Code::kResourceExhausted
+                                                               : Code::kIo;
   return Status(code, std::string(what) + ": " + std::strerror(e));
 }
 
@@ -25,7 +27,8 @@ Result<Fd> OpenForReading(const std::string& path) {
   if (!fd.valid()) return FromErrno(path);
   struct stat info {};
   if (fstat(fd.get(), &info) != 0) return FromErrno(path);
-  if (!S_ISREG(info.st_mode)) return Status(Code::kInvalidArgument, path + " is not a regular file");
+  if (!S_ISREG(info.st_mode))
+    return Status(Code::kInvalidArgument, path + " is not a regular file");
   return fd;
 }
 
@@ -44,7 +47,8 @@ Result<uint64_t> FileSize(const Fd& fd) {
 Status ReadAt(const Fd& fd, uint64_t offset, MutableBytes out) {
   size_t done = 0;
   while (done < out.size()) {
-    const ssize_t n = pread(fd.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+    const ssize_t n =
+        pread(fd.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return FromErrno("read");
     if (n == 0) return Status(Code::kCorrupt, "the file ends early");
@@ -56,7 +60,8 @@ Status ReadAt(const Fd& fd, uint64_t offset, MutableBytes out) {
 Status WriteAt(const Fd& fd, uint64_t offset, Bytes data) {
   size_t done = 0;
   while (done < data.size()) {
-    const ssize_t n = pwrite(fd.get(), data.data() + done, data.size() - done, static_cast<off_t>(offset + done));
+    const ssize_t n =
+        pwrite(fd.get(), data.data() + done, data.size() - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return FromErrno("write");
     done += static_cast<size_t>(n);
@@ -75,7 +80,9 @@ Status SyncDirectory(const std::string& path) {
 Result<std::vector<uint8_t>> ReadFile(const std::string& path, uint64_t max_bytes) {
   TALARIA_ASSIGN_OR_RETURN(Fd fd, OpenForReading(path));
   TALARIA_ASSIGN_OR_RETURN(const uint64_t size, FileSize(fd));
-  if (size > max_bytes) return Status(Code::kResourceExhausted, path + " is larger than " + std::to_string(max_bytes) + " bytes");
+  if (size > max_bytes)
+    return Status(Code::kResourceExhausted,
+                  path + " is larger than " + std::to_string(max_bytes) + " bytes");
   std::vector<uint8_t> data(size);
   if (Status s = ReadAt(fd, 0, data); !s.ok()) return s.Annotate(path);
   return data;

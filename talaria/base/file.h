@@ -1,4 +1,5 @@
-// Files: owned descriptors, exact reads and writes, and writing aside so that a crash leaves no half file.
+// Files: owned descriptors, exact reads and writes, and writing aside so that a crash leaves no
+// half file.
 #ifndef TALARIA_BASE_FILE_H_
 #define TALARIA_BASE_FILE_H_
 

@@ -41,13 +41,15 @@ TEST_F(FileTest, NamesItsFailures) {
   EXPECT_EQ(OpenForReading(directory_).status().code(), Code::kInvalidArgument);
   auto fd = CreateFile(directory_ + "/b");
   ASSERT_TRUE(fd.ok());
-  EXPECT_EQ(CreateFile(directory_ + "/b").status().code(), Code::kIo) << "an existing file is never overwritten";
+  EXPECT_EQ(CreateFile(directory_ + "/b").status().code(), Code::kIo)
+      << "an existing file is never overwritten";
   uint8_t one[1];
   EXPECT_EQ(ReadAt(*fd, 0, one).code(), Code::kCorrupt);
 }
 
 TEST(Digest, MatchesFips180) {
-  EXPECT_EQ(ToHex(Sha256Of(AsBytes("abc"))), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(ToHex(Sha256Of(AsBytes("abc"))),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   Sha256 pieces;
   pieces.Update(AsBytes("a"));
   pieces.Update(AsBytes("bc"));

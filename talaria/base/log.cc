@@ -23,8 +23,9 @@ void Write(LogLevel level, std::string_view name, std::string_view text) {
   tm utc{};
   gmtime_r(&now.tv_sec, &utc);
   char stamp[40];
-  const int n = std::snprintf(stamp, sizeof stamp, "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ ", utc.tm_year + 1900, utc.tm_mon + 1,
-                              utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, now.tv_nsec / 1000000);
+  const int n = std::snprintf(stamp, sizeof stamp, "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ ",
+                              utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour,
+                              utc.tm_min, utc.tm_sec, now.tv_nsec / 1000000);
   std::string line(stamp, static_cast<size_t>(n));
   line.append(Program()).append(" ").append(name).append(": ").append(text).append("\n");
   // One write per line, so that the lines of several threads and processes do not mix.

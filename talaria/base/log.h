@@ -1,5 +1,5 @@
-// A log for operators: one line per event on standard error. Text of a prompt or an answer has no way in: callers pass
-// fixed text and numbers, never bytes of a request.
+// A log for operators: one line per event on standard error. Text of a prompt or an answer has no
+// way in: callers pass fixed text and numbers, never bytes of a request.
 #ifndef TALARIA_BASE_LOG_H_
 #define TALARIA_BASE_LOG_H_
 

@@ -1,5 +1,6 @@
-// Errors as values. A function that can fail returns Status or Result<T>; exceptions of other libraries stop at the adapter
-// that calls them. TALARIA_CHECK is for our own bugs only, never for bytes of a peer or of a file.
+// Errors as values. A function that can fail returns Status or Result<T>; exceptions of other
+// libraries stop at the adapter that calls them. TALARIA_CHECK is for our own bugs only, never for
+// bytes of a peer or of a file.
 #ifndef TALARIA_BASE_RESULT_H_
 #define TALARIA_BASE_RESULT_H_
 
@@ -28,7 +29,8 @@ enum class Code {
 };
 
 std::string_view CodeName(Code code);
-// 0 ok, 1 internal, 2 usage or configuration, 3 input refused, 4 resources, 5 unavailable, 6 session ended, 130 cancelled.
+// 0 ok, 1 internal, 2 usage or configuration, 3 input refused, 4 resources, 5 unavailable, 6
+// session ended, 130 cancelled.
 int ExitCode(Code code);
 
 class [[nodiscard]] Status {
@@ -53,8 +55,8 @@ inline Status OkStatus() { return {}; }
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}             // NOLINT: implicit by design
-  Result(Status status) : status_(std::move(status)) {      // NOLINT: implicit by design
+  Result(T value) : value_(std::move(value)) {}         // NOLINT: implicit by design
+  Result(Status status) : status_(std::move(status)) {  // NOLINT: implicit by design
     if (status_.ok()) std::abort();
   }
   bool ok() const { return value_.has_value(); }
@@ -86,8 +88,8 @@ class [[nodiscard]] Result {
 
 #define TALARIA_CONCAT_(a, b) a##b
 #define TALARIA_CONCAT(a, b) TALARIA_CONCAT_(a, b)
-#define TALARIA_RETURN_IF_ERROR(expr)                                \
-  do {                                                               \
+#define TALARIA_RETURN_IF_ERROR(expr)                                      \
+  do {                                                                     \
     if (::talaria::Status status_ = (expr); !status_.ok()) return status_; \
   } while (0)
 // TALARIA_ASSIGN_OR_RETURN(auto x, MakeX());

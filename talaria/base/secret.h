@@ -1,5 +1,5 @@
-// Secrets as types: move-only, wiped when they die, neither printable nor comparable by accident. `Expose()` is the one,
-// greppable way to look inside. There is no serialiser for a secret.
+// Secrets as types: move-only, wiped when they die, neither printable nor comparable by accident.
+// `Expose()` is the one, greppable way to look inside. There is no serialiser for a secret.
 #ifndef TALARIA_BASE_SECRET_H_
 #define TALARIA_BASE_SECRET_H_
 
@@ -19,8 +19,8 @@ void Wipe(void* data, size_t size);
 
 // How SecretMemory treats a platform that refuses to lock pages or that has swap.
 enum class LockPolicy {
-  kRequire,            // refuse: production
-  kWarnIfImpossible,   // one loud warning per process: only together with the simulated TEE
+  kRequire,           // refuse: production
+  kWarnIfImpossible,  // one loud warning per process: only together with the simulated TEE
 };
 
 // A fixed-size key.
@@ -49,8 +49,8 @@ class SecretKey {
   uint8_t bytes_[N];
 };
 
-// Private anonymous memory: locked, MADV_DONTDUMP, MADV_WIPEONFORK, huge pages where they help; zeroed at birth, wiped at
-// death. Page-aligned. Not thread-safe by itself.
+// Private anonymous memory: locked, MADV_DONTDUMP, MADV_WIPEONFORK, huge pages where they help;
+// zeroed at birth, wiped at death. Page-aligned. Not thread-safe by itself.
 class SecretMemory {
  public:
   SecretMemory() = default;
@@ -91,7 +91,8 @@ class SecretMemory {
 // Equal or not, in time that depends on the size only.
 bool ConstantTimeEqual(const void* a, const void* b, size_t size);
 
-// kResourceExhausted when the machine swaps to disk (secrets would reach it) and the policy is kRequire.
+// kResourceExhausted when the machine swaps to disk (secrets would reach it) and the policy is
+// kRequire.
 Status CheckNoSwap(LockPolicy policy);
 
 }  // namespace talaria

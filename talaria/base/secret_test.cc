@@ -12,11 +12,17 @@ namespace {
 
 // What must not compile, seen as traits: a secret cannot be copied, compared or printed.
 template <class T>
-concept Printable = requires(std::ostream& out, const T& t) { out << t; };
+concept Printable = requires(std::ostream& out, const T& t) {
+  out << t;
+};
 template <class T>
-concept Comparable = requires(const T& a, const T& b) { a == b; };
-static_assert(!std::is_copy_constructible_v<SecretKey<32>> && !std::is_copy_assignable_v<SecretKey<32>>);
-static_assert(!std::is_copy_constructible_v<SecretMemory> && !std::is_copy_assignable_v<SecretMemory>);
+concept Comparable = requires(const T& a, const T& b) {
+  a == b;
+};
+static_assert(!std::is_copy_constructible_v<SecretKey<32>> &&
+              !std::is_copy_assignable_v<SecretKey<32>>);
+static_assert(!std::is_copy_constructible_v<SecretMemory> &&
+              !std::is_copy_assignable_v<SecretMemory>);
 static_assert(!Printable<SecretKey<32>> && !Printable<SecretMemory>);
 static_assert(!Comparable<SecretKey<32>> && !Comparable<SecretMemory>);
 

@@ -174,16 +174,28 @@ Result<std::unique_ptr<EngineHost>> EngineHost::Start(const MaskedModel& model, 
                          {channel->child_socket_fd(), engine::kSocketFd}};
   if (model.skeleton.valid())
     program.descriptors.emplace_back(model.skeleton.get(), engine::kSkeletonFd);
-  // llama.cpp looks for back ends in the working directory, so it is the one that the program
   for (const auto& d : options.extra_descriptors) program.descriptors.push_back(d);
+  // llama.cpp looks for back ends in the working directory, so it is the one that the program
   // itself comes from.
   program.working_directory = path.parent_path();
   if (!options.socket_folder.empty()) {
     const std::filesystem::path folder = path.parent_path();
     program.socket_folders = {options.socket_folder};
-    program.readable = {folder, folder.parent_path() / "lib", plugin.parent_path(), "/lib", "/lib64", "/usr/lib", "/usr/lib64",
-                        "/etc/ld.so.cache", "/proc/self", "/proc/meminfo", "/proc/cpuinfo", "/sys/devices/system", "/dev/urandom",
-                        "/etc/localtime", "/usr/share/zoneinfo"};
+    program.readable = {folder,
+                        folder.parent_path() / "lib",
+                        plugin.parent_path(),
+                        "/lib",
+                        "/lib64",
+                        "/usr/lib",
+                        "/usr/lib64",
+                        "/etc/ld.so.cache",
+                        "/proc/self",
+                        "/proc/meminfo",
+                        "/proc/cpuinfo",
+                        "/sys/devices/system",
+                        "/dev/urandom",
+                        "/etc/localtime",
+                        "/usr/share/zoneinfo"};
   }
   program.keep_output = options.keep_output;
   program.sandbox = options.sandbox;

@@ -19,10 +19,12 @@ struct EngineOptions {
   std::vector<std::string> arguments;  // complete
   std::string plugin;                  // libggml-talaria.so
   std::vector<std::pair<std::string, std::string>> extra_environment;  // laboratory only
-  std::vector<std::pair<int, int>> extra_descriptors;  // laboratory only, as ChildProgram::descriptors
+  std::vector<std::pair<int, int>>
+      extra_descriptors;  // laboratory only, as ChildProgram::descriptors
   bool keep_output = false;
   bool sandbox = true;
-  // Where the child may make its socket. When set, the child can open no file but its own program's and the system's.
+  // Where the child may make its socket. When set, the child can open no file but its own program's
+  // and the system's.
   std::string socket_folder;
   SandboxPolicy sandbox_policy = SandboxPolicy::kRequire;
 };

@@ -75,7 +75,7 @@ class RawStream {
   }
   // Reads until `done(text so far)`, the other side's end, or the deadline.
   std::string ReadUntil(const std::function<bool(const std::string&)>& done,
-                        int timeout_ms = 5000) {
+                        int timeout_ms = 20000) {
     const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
     while (!done(received_)) {
       const auto left =
@@ -92,16 +92,16 @@ class RawStream {
     }
     return received_;
   }
-  std::string ReadUntilText(std::string_view text, int timeout_ms = 5000) {
+  std::string ReadUntilText(std::string_view text, int timeout_ms = 20000) {
     return ReadUntil(
         [&](const std::string& so_far) { return so_far.find(text) != std::string::npos; },
         timeout_ms);
   }
-  std::string ReadToEnd(int timeout_ms = 5000) {
+  std::string ReadToEnd(int timeout_ms = 20000) {
     return ReadUntil([](const std::string&) { return false; }, timeout_ms);
   }
   // One whole message with a Content-Length, header and body, taken off the stream.
-  std::string ReadMessage(int timeout_ms = 5000) {
+  std::string ReadMessage(int timeout_ms = 20000) {
     size_t size = 0;
     const auto complete = [&](const std::string& text) {
       const size_t end = text.find("\r\n\r\n");

@@ -39,7 +39,9 @@ class Parent final : public Launcher {
       return Status(Code::kInvalidArgument, "launcher: too many descriptors");
     std::vector<int> descriptors;
     for (const auto& [ours, theirs] : program.descriptors) {
-      if (ours < 0 || theirs < 3 || theirs > 255)
+      // Standard output may be given only where it is kept: the laboratory sends it to a file.
+      const bool output = theirs == 1 && program.keep_output;
+      if (ours < 0 || (theirs < 3 && !output) || theirs > 255)
         return Status(Code::kInvalidArgument, "launcher: descriptor numbers");
       descriptors.push_back(ours);
     }

@@ -29,9 +29,10 @@ struct ChildProgram {
       descriptors;  // (ours, the child's number); everything else is closed
   std::string working_directory;
   bool keep_output =
-      false;            // laboratory: standard streams are kept; otherwise they go to /dev/null
-  // With `sandbox`, and unless both are empty: the only files and folders (with what is below them) that may be read or
-  // executed, and the only folders where sockets may be made. Nothing else on any file system can be opened, made or removed.
+      false;  // laboratory: standard streams are kept; otherwise they go to /dev/null
+  // With `sandbox`, and unless both are empty: the only files and folders (with what is below them)
+  // that may be read or executed, and the only folders where sockets may be made. Nothing else on
+  // any file system can be opened, made or removed.
   std::vector<std::string> readable, socket_folders;
   bool sandbox = true;  // seccomp (AF_UNIX only, no exec after start, no ptrace) and an empty
                         // network namespace

@@ -263,11 +263,14 @@ TEST_F(LauncherTest, OnlyTheNamedFilesCanBeOpened) {
   char folder[] = "/tmp/talaria-launcher-test.XXXXXX";
   ASSERT_NE(mkdtemp(folder), nullptr);
   ChildProgram program = Sandboxed({"files", TALARIA_LAUNCHER_TEST_CHILD, folder});
-  program.readable = {TALARIA_LAUNCHER_TEST_CHILD, "/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/proc/self"};
+  program.readable = {TALARIA_LAUNCHER_TEST_CHILD, "/lib",      "/lib64", "/usr/lib",
+                      "/etc/ld.so.cache",          "/proc/self"};
   program.socket_folders = {folder};
   const std::string said = Run(program);
-  EXPECT_THAT(said, AllOf(HasSubstr("allowed=ok"), HasSubstr("other=EACCES"), HasSubstr("pattern=EACCES"), HasSubstr("device=EACCES")));
-  EXPECT_THAT(said, AllOf(HasSubstr("file=EACCES"), HasSubstr("socket=ok"), HasSubstr("elsewhere=EACCES")));
+  EXPECT_THAT(said, AllOf(HasSubstr("allowed=ok"), HasSubstr("other=EACCES"),
+                          HasSubstr("pattern=EACCES"), HasSubstr("device=EACCES")));
+  EXPECT_THAT(
+      said, AllOf(HasSubstr("file=EACCES"), HasSubstr("socket=ok"), HasSubstr("elsewhere=EACCES")));
   std::filesystem::remove_all(folder);
 }
 

@@ -172,7 +172,9 @@ BatchGenerator::~BatchGenerator() = default;
 
 Result<std::unique_ptr<BatchGenerator>> BatchGenerator::Create(const MaskedModel& model, Isa isa,
                                                                LockPolicy lock, Entropy entropy) {
-  if (!SamplerAgrees(isa)) return Status(Code::kInternal, "the error sampler of this processor differs from the plain one");
+  if (!SamplerAgrees(isa))
+    return Status(Code::kInternal,
+                  "the error sampler of this processor differs from the plain one");
   size_t widest = 0;
   for (const MaskedGroup& group : model.groups) widest = std::max<size_t>(widest, group.d);
   const size_t error_bytes =

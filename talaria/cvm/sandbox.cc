@@ -140,27 +140,35 @@ Status DropCapabilities() {
     if (known == 1 && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno != EPERM)
       return Refused("dropping capabilities", errno);
   }
-  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return Refused("dropping ambient capabilities", errno);
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0)
+    return Refused("dropping ambient capabilities", errno);
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct none[2]{};
   if (syscall(SYS_capset, &header, none) != 0) return Refused("dropping capabilities", errno);
   return OkStatus();
 }
 
-Status RestrictFiles(const std::vector<std::string>& readable, const std::vector<std::string>& socket_folders) {
-  // By number: Debian 12's headers are older than the kernels that this runs on. Kernel documentation, "Landlock: unprivileged
-  // access control".
-  constexpr uint64_t kExecute = 1 << 0, kWriteFile = 1 << 1, kReadFile = 1 << 2, kReadFolder = 1 << 3, kRemoveFile = 1 << 5, kMakeSocket = 1 << 9;
-  constexpr uint64_t kFirstVersion = (1 << 13) - 1, kRefer = 1 << 13, kTruncate = 1 << 14, kDeviceIoctl = 1 << 15;
+Status RestrictFiles(const std::vector<std::string>& readable,
+                     const std::vector<std::string>& socket_folders) {
+  // By number: Debian 12's headers are older than the kernels that this runs on. Kernel
+  // documentation, "Landlock: unprivileged access control".
+  constexpr uint64_t kExecute = 1 << 0, kWriteFile = 1 << 1, kReadFile = 1 << 2,
+                     kReadFolder = 1 << 3, kRemoveFile = 1 << 5, kMakeSocket = 1 << 9;
+  constexpr uint64_t kFirstVersion = (1 << 13) - 1, kRefer = 1 << 13, kTruncate = 1 << 14,
+                     kDeviceIoctl = 1 << 15;
   struct Attributes {
     uint64_t files = 0, network = 0, scoped = 0;
   } attributes;
-  const long version = syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
+  const long version =
+      syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
   if (version < 1) return Refused("Landlock", errno);
-  attributes.files = kFirstVersion | (version >= 2 ? kRefer : 0) | (version >= 3 ? kTruncate : 0) | (version >= 5 ? kDeviceIoctl : 0);
+  attributes.files = kFirstVersion | (version >= 2 ? kRefer : 0) | (version >= 3 ? kTruncate : 0) |
+                     (version >= 5 ? kDeviceIoctl : 0);
   attributes.network = version >= 4 ? 3 : 0;  // TCP: bind, connect
   attributes.scoped = version >= 6 ? 3 : 0;   // abstract sockets, signals
-  const size_t size = version >= 6 ? sizeof attributes : version >= 4 ? 2 * sizeof(uint64_t) : sizeof(uint64_t);
+  const size_t size = version >= 6   ? sizeof attributes
+                      : version >= 4 ? 2 * sizeof(uint64_t)
+                                     : sizeof(uint64_t);
   const Fd rules(static_cast<int>(syscall(SYS_landlock_create_ruleset, &attributes, size, 0)));
   if (!rules.valid()) return Refused("Landlock", errno);
   const auto allow = [&](const std::string& path, uint64_t rights) -> Status {
@@ -172,11 +180,14 @@ Status RestrictFiles(const std::vector<std::string>& readable, const std::vector
     landlock_path_beneath_attr rule{};
     rule.allowed_access = rights;
     rule.parent_fd = fd.get();
-    if (syscall(SYS_landlock_add_rule, rules.get(), LANDLOCK_RULE_PATH_BENEATH, &rule, 0) != 0) return Refused("Landlock", errno);
+    if (syscall(SYS_landlock_add_rule, rules.get(), LANDLOCK_RULE_PATH_BENEATH, &rule, 0) != 0)
+      return Refused("Landlock", errno);
     return OkStatus();
   };
-  for (const std::string& path : readable) TALARIA_RETURN_IF_ERROR(allow(path, kExecute | kReadFile | kReadFolder));
-  for (const std::string& path : socket_folders) TALARIA_RETURN_IF_ERROR(allow(path, kReadFolder | kRemoveFile | kMakeSocket));
+  for (const std::string& path : readable)
+    TALARIA_RETURN_IF_ERROR(allow(path, kExecute | kReadFile | kReadFolder));
+  for (const std::string& path : socket_folders)
+    TALARIA_RETURN_IF_ERROR(allow(path, kReadFolder | kRemoveFile | kMakeSocket));
   TALARIA_RETURN_IF_ERROR(allow("/dev/null", kReadFile | kWriteFile));
   if (syscall(SYS_landlock_restrict_self, rules.get(), 0) != 0) return Refused("Landlock", errno);
   return OkStatus();

@@ -16,13 +16,15 @@ namespace talaria::cvm {
 // root. kUnsupported.
 Status EnterEmptyNetwork();
 
-// Landlock: `readable` files and folders may be read and executed, sockets may be made and removed in `socket_folders`, and
-// nothing else can be opened, made or removed; no abstract sockets and no signals to processes outside, where the kernel knows
-// them. Paths that do not exist are left out. kUnsupported.
-Status RestrictFiles(const std::vector<std::string>& readable, const std::vector<std::string>& socket_folders);
+// Landlock: `readable` files and folders may be read and executed, sockets may be made and removed
+// in `socket_folders`, and nothing else can be opened, made or removed; no abstract sockets and no
+// signals to processes outside, where the kernel knows them. Paths that do not exist are left out.
+// kUnsupported.
+Status RestrictFiles(const std::vector<std::string>& readable,
+                     const std::vector<std::string>& socket_folders);
 
-// Empties the ambient, permitted and bounding capability sets, so that even root keeps no capability through the exec that
-// follows. kUnsupported.
+// Empties the ambient, permitted and bounding capability sets, so that even root keeps no
+// capability through the exec that follows. kUnsupported.
 Status DropCapabilities();
 
 // The seccomp filter: stream sockets of AF_UNIX only and no connect (it may listen), threads but no

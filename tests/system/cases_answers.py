@@ -121,7 +121,7 @@ def features(context):
         check_equal(by_ids.json()["usage"]["prompt_tokens"], len(tokens), "the number of prompt tokens")
 
 
-@case("requests at the same time are answered as if they were alone; a client that leaves stops nothing but its own")
+@case("requests at the same time are all answered; a client that leaves stops nothing but its own")
 def parallel(context):
     prompts = [PROMPT, PROMPT[::-1], "1 2 3", "Talaria"]
     with tiny(context, {"server": {"slots": 2, "context": 4096}}) as (cloud, proxy, cvm):
@@ -139,7 +139,7 @@ def parallel(context):
         leaver.close()
         for t in threads:
             t.join()
-        # Sums of the attention may group differently when two requests share a batch, so only one slot's answers are exact.
+        # Two requests in one batch may add up in another order, so their answers need not be those of a request alone.
         check(all(together), "an answer is missing")
         check_equal([cvm.client.complete(p, 30).text() for p in prompts], alone, "the answers afterwards")
 

@@ -1,5 +1,7 @@
-"""A cloud that lies. Whatever the lie, the CVM ends with code 6, no token comes out, the client sees the same, and not one further
-byte goes to the cloud."""
+"""A cloud that lies.
+
+Whatever the lie: the CVM ends with code 6, no token comes out, the client sees the same, and not one further byte goes to
+the cloud."""
 
 import struct
 import threading

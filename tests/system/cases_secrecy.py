@@ -150,7 +150,7 @@ def check_nowhere(cvm, cloud, folder):
 
 
 @case(
-    "the engine is locked in: two environment variables, no output, no new privileges, a seccomp filter, no network, no core dumps"
+    "the engine is locked in: two environment variables, no output, no privileges, a filter, no network, no core dumps"
 )
 def locked_in(context):
     cvm = real(context).cvm
@@ -186,9 +186,7 @@ def locked_in(context):
     return ", ".join(notes)
 
 
-@case(
-    "a lying cloud, with the demo model, in the middle of a stream: code 6, no further token, and nothing of the prompt anywhere"
-)
+@case("a lying cloud and the demo model, in the middle of a stream: code 6, no further token, the prompt nowhere")
 def last_lie(context):
     scene = real(context)
     seen, told = [0], []

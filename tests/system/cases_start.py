@@ -2,6 +2,7 @@
 
 import re
 import socket
+import threading
 
 from harness import case, check, check_equal, patient
 from processes import Client, Cvm, timed, write_config
@@ -221,8 +222,6 @@ def too_little_memory(context):
 @case("requests before the model is ready get 503, and /readyz names the stage")
 def before_ready(context):
     with tiny_cloud(context) as (folder, cloud, proxy, identity):
-        import threading
-
         go_on, waiting = threading.Event(), threading.Event()
 
         def on_request(kind, body):

@@ -23,9 +23,7 @@ def handles_signals(process):
     return all(caught >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGTERM))
 
 
-@case(
-    "provisioning stopped by SIGINT, SIGTERM or SIGKILL at any time leaves no store; a later run removes what SIGKILL left"
-)
+@case("provisioning stopped by SIGINT, SIGTERM or SIGKILL leaves no store; a later run removes what SIGKILL left")
 def interrupted(context):
     source = random.Random(7)
     left = 0
@@ -84,7 +82,10 @@ def full_disk(context):
         check_equal(os.listdir(parent), [], "what is left")
     # A disk of its own, in a mount namespace that ends with the command.
     disk = context.folder()
-    script = f"mount -t tmpfs -o size=24m none {disk} || exit 99; {context.program('talaria-cloud')} provision {context.tiny[0]} {disk}/store; code=$?; ls -A {disk}; exit $code"
+    script = (
+        f"mount -t tmpfs -o size=24m none {disk} || exit 99; "
+        f"{context.program('talaria-cloud')} provision {context.tiny[0]} {disk}/store; code=$?; ls -A {disk}; exit $code"
+    )
     options = ["--mount"] if os.geteuid() == 0 else ["--mount", "--map-root-user"]
     code, out, errors = context.run("unshare", *options, "sh", "-c", script)
     if code in (1, 99) and "talaria-cloud" not in errors:

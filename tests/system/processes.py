@@ -122,7 +122,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _lines_of_chunks(file):
-    """The lines of a body in chunked encoding as they arrive. EOFError when it ends too early, which http.client does not tell."""
+    """The lines of a body in chunked encoding as they arrive. EOFError if it is cut, which http.client does not tell."""
     rest = b""
     while True:
         head = file.readline()

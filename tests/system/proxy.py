@@ -41,8 +41,9 @@ class Cut(Exception):
 
 
 class Proxy:
-    """Hooks run in the proxy's threads: hook(type, body) returns None to pass the frame on as it is, or the bytes that go out in
-    its place (several frames, none, or no frame at all), or raises Cut."""
+    """Hooks run in the proxy's threads. hook(type, body) returns None to pass the frame on as it is, or the bytes that go
+    out in its place (several frames, none, or no frame at all), or raises Cut.
+    """
 
     def __init__(self, listen, upstream):
         self.path, self.upstream = str(listen), str(upstream)

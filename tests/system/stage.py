@@ -53,7 +53,7 @@ def one_batch(context):
 
 
 class Real:
-    """The demo model behind a proxy, started at first use and shared; the case that ends it is the last one to use it."""
+    """The demo model behind a proxy, started at first use and shared; the last case that uses it ends it."""
 
     def __init__(self, context):
         self.context, self.folder, self.identity = context, context.folder(), identity_of(context.store)

@@ -3,7 +3,8 @@
 
 usage: store.py TALARIA_CLOUD STORE
 
-The model is what scripts/setup --print-model names. STORE.key beside the store says what it was made from; a store of another program or model is made again.
+The model is what scripts/setup --print-model names. STORE.key beside the store says what it was made from; a store of
+another program or model is made again.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """A small random language model as a GGUF file: a llama with two layers whose set-up takes a second.
 
-Its answers mean nothing, but every process, byte and check on the way is the same as with a real model. The tokens are the
-bytes, so that any text can be spelled, plus fillers up to a vocabulary that is worth offloading.
+Its answers mean nothing, but every process, byte and check on the way is the same as with a real model. The tokens are
+the bytes, so that any text can be spelled, plus fillers up to a vocabulary that is worth offloading.
 """
 
 import array
