@@ -17,6 +17,7 @@
 #include "talaria/base/cpu.h"
 #include "talaria/base/log.h"
 #include "talaria/cvm/lab/comparing_session.h"
+#include "talaria/cvm/lab/recording_session.h"
 #include "talaria/cvm/lab/wire_tap.h"
 #include "talaria/cvm/lab/zero_mask_source.h"
 #include "talaria/cvm/service.h"
@@ -66,16 +67,23 @@ std::vector<std::string> ChildArguments(const std::vector<std::string>& command)
   return arguments;
 }
 
-void ShowMasked(const cvm::lab::Tapped& seen) {
+// What the cloud saw beside what it hides. `hidden` is empty for schemes that record nothing.
+void ShowMasked(const cvm::lab::Tapped& seen, const std::vector<cvm::lab::RecordedCall>& hidden) {
   std::printf(
-      "%llu calls with %llu rows crossed the wire to the cloud. How they begin (residues modulo "
-      "2^48 - 16383):\n",
+      "%llu calls with %llu rows crossed the wire to the cloud. How the first rows begin:\n",
       static_cast<unsigned long long>(seen.calls), static_cast<unsigned long long>(seen.rows));
-  for (const cvm::lab::TappedCall& call : seen.first) {
-    std::printf("  group %3u, %3u x %4u:", call.group, call.rows, call.width);
+  for (size_t c = 0; c < seen.first.size(); ++c) {
+    const cvm::lab::TappedCall& call = seen.first[c];
+    const bool known =
+        c < hidden.size() && hidden[c].group == call.group && hidden[c].rows == call.rows;
+    std::printf("group %u, %u x %u\n  the cloud saw ", call.group, call.rows, call.width);
     for (const uint64_t residue : call.first_row)
-      std::printf(" %15llu", static_cast<unsigned long long>(residue));
-    std::printf(" ...\n");
+      std::printf(" %016llx", static_cast<unsigned long long>(residue));
+    if (known) {
+      std::printf("\n  which hides   ");
+      for (const float x : hidden[c].first_row) std::printf(" %16.6f", static_cast<double>(x));
+    }
+    std::printf("\n");
   }
 }
 
@@ -112,7 +120,7 @@ class LabRun {
     }
     // The launcher has ended and was waited for, and with it the child: both count now.
     stats_["engine_cpu_seconds"] = CpuSeconds(RUSAGE_CHILDREN);
-    if (tap) ShowMasked(tap->Seen());
+    if (tap) ShowMasked(tap->Seen(), recorded_);
     tap.reset();
     TALARIA_RETURN_IF_ERROR(WriteStats());
     if (differing_values_ > 0)
@@ -142,6 +150,14 @@ class LabRun {
                                                      cvm::Config config, const cvm::Platform& on) {
         if (batches > 0) config.pool_bytes = batches * cvm::PlanMemory(model.manifest).pool_batch;
         return cvm::MakeMaskPool(model, config, on);
+      };
+    }
+    if (args_.show_masked > 0 && args_.scheme != "both") {
+      options.session =
+          [this](cvm::MaskedModel& model, cvm::CloudLink& link, cvm::MaskSource& masks,
+                 const cvm::SessionOptions& session) -> Result<std::unique_ptr<cvm::Session>> {
+        return std::unique_ptr<cvm::Session>(std::make_unique<cvm::lab::RecordingSession>(
+            model, link, masks, session, args_.show_masked, kShownValues, recorded_));
       };
     }
     if (args_.scheme == "both") {
@@ -315,6 +331,7 @@ class LabRun {
   std::vector<std::string> arguments_;
   Fd output_;  // its standard output, when not ours
   nlohmann::json stats_;
+  std::vector<cvm::lab::RecordedCall> recorded_;
   const cvm::lab::ComparingSession* comparing_ = nullptr;  // the service's
   uint64_t differing_values_ = 0;
 };
