@@ -23,8 +23,7 @@ bool ConstantTimeEqual(const void* a, const void* b, size_t size) {
 Result<SecretMemory> SecretMemory::Create(size_t size, LockPolicy policy) {
   constexpr size_t kHugePage = size_t{2} << 20;
   constexpr size_t kPage = 4096;
-  const size_t unit = size >= kHugePage ? kHugePage : kPage;
-  const size_t mapped = (size + unit - 1) / unit * unit;
+  const size_t mapped = (size + kPage - 1) / kPage * kPage;
   SecretMemory memory;
   if (mapped == 0) return memory;
   void* data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

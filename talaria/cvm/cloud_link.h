@@ -25,7 +25,7 @@ struct CloudLinkOptions {
   Digest identity{};     // the model that is expected; zero = take the cloud's (only before set-up
                          // pins it)
   int connect_timeout_ms = 2000;
-  int idle_timeout_ms = 4000;  // no byte for that long while a reply is due
+  int idle_timeout_ms = 3000;  // no byte for that long while a reply is due
   // Further connections on which the identical bytes are sent. Counted from a failed attempt's last
   // sign of life, all further ones together may take idle_timeout_ms + 800 ms: with the defaults a
   // lost cloud is an error within 5 s.

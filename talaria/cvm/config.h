@@ -15,7 +15,7 @@ namespace talaria::cvm {
 struct Config {
   // [cloud]
   std::string cloud_endpoint;  // mandatory
-  int idle_timeout_ms = 4000;
+  int idle_timeout_ms = 3000;
   int max_retries = 2;
   // [model]
   std::string identity;   // 64 hex digits; mandatory ("any" only with the simulated TEE)

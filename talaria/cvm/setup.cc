@@ -28,8 +28,8 @@ std::string MiB(uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
 // As SecretMemory maps it.
 uint64_t Mapped(uint64_t bytes) {
-  constexpr uint64_t kPage = 4096, kHugePage = uint64_t{2} << 20;
-  return ring::RoundUp(bytes, bytes >= kHugePage ? kHugePage : kPage);
+  constexpr uint64_t kPage = 4096;
+  return ring::RoundUp(bytes, kPage);
 }
 
 // What the machine can give without swapping; no limit when it does not say.
