@@ -31,7 +31,7 @@ TEST(SecretKey, MovingWipesTheSource) {
   a.Expose()[0] = 9;
   SecretKey<32> b = std::move(a);
   EXPECT_EQ(b.Expose()[0], 9);
-  EXPECT_EQ(a.Expose()[0], 0);  // NOLINT(bugprone-use-after-move): the wiping is what is tested
+  EXPECT_EQ(a.Expose()[0], 0);  // NOLINT: the wiping is what is tested
 }
 
 TEST(SecretKey, DyingWipes) {

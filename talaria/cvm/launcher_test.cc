@@ -20,7 +20,6 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
-using testing::Not;
 
 // A pipe whose writing end the child gets as descriptor 7.
 class Pipe {
