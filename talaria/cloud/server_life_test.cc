@@ -183,12 +183,13 @@ TEST(ServerLifeTest, StopTellsIdleClients) {
 TEST(ServerLifeTest, StopWhileBusy) {
   const TinyStore store(kShapes);
   RunningServer server(TestOptions(store));
-  std::atomic<int> answered{0};
+  std::atomic<int> greeted{0}, answered{0};
   std::vector<std::thread> threads;
   for (uint64_t t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
       Client client(server.address);
       ASSERT_TRUE(client.Greet().ok());
+      ++greeted;
       const Buffer planes = store.Planes(0, 8, t);
       const Buffer expected = store.Oracle(0, planes, 8);
       for (;;) {
@@ -204,7 +205,7 @@ TEST(ServerLifeTest, StopWhileBusy) {
       }
     });
   }
-  while (answered < 20) std::this_thread::sleep_for(milliseconds(1));
+  while (greeted < 4 || answered < 20) std::this_thread::sleep_for(milliseconds(1));
   EXPECT_LT(server.Stop(), 3000);
   for (std::thread& thread : threads) thread.join();
 }

@@ -118,10 +118,12 @@ void DieWithLauncher(pid_t launcher, Report& report) {
     if (!program.readable.empty() || !program.socket_folders.empty())
       CheckSandbox(RestrictFiles(program.readable, program.socket_folders), program.sandbox_policy,
                    report);
+#if !defined(__SANITIZE_THREAD__)  // whose runtime makes a file for itself
     // It has no file to write, and what it could write would lie on the host's disk.
     const rlimit no_files{0, 0};
     if (!program.keep_output && setrlimit(RLIMIT_FSIZE, &no_files) != 0)
       report.Fail("RLIMIT_FSIZE");
+#endif
   }
   DieWithLauncher(launcher, report);
   if (program.sandbox) CheckSandbox(InstallFilter(), program.sandbox_policy, report);
