@@ -7,18 +7,16 @@
 namespace talaria::bench {
 namespace {
 
-// llama-perplexity ends with "Final estimate: PPL = 21.6321 +/- 0.81432".
-Result<std::pair<double, double>> ParsePerplexity(const std::string& text) {
-  static const std::regex pattern(R"(Final estimate: PPL = ([0-9.]+) \+/- ([0-9.]+))");
+// llama-perplexity prints "[1]10.1817,[2]14.4132,..." on its standard output: the perplexity of the
+// first n chunks. The last is the result; its "Final estimate" says the same on standard error,
+// where it can get lost.
+Result<double> ParsePerplexity(const std::string& output, int chunks) {
+  const std::regex pattern("\\[" + std::to_string(chunks) + "\\]([0-9]+\\.[0-9]+)");
   std::smatch match;
-  if (!std::regex_search(text, match, pattern))
-    return Status(Code::kInternal, "llama-perplexity printed no final estimate");
-  return std::pair(std::stod(match[1]), std::stod(match[2]));
-}
-
-std::string ReadText(const std::string& path) {
-  std::ifstream in(path);
-  return {std::istreambuf_iterator<char>(in), {}};
+  if (!std::regex_search(output, match, pattern))
+    return Status(Code::kInternal,
+                  "llama-perplexity printed no result for chunk " + std::to_string(chunks));
+  return std::stod(match[1]);
 }
 
 }  // namespace
@@ -34,24 +32,24 @@ Status Fidelity(const FidelityOptions& options) {
   plain.insert(plain.end(), common.begin(), common.end());
   const std::string plain_log = s.work + "/perplexity-plain.log";
   TALARIA_ASSIGN_OR_RETURN(const Finished finished, RunProcess(plain, plain_log));
-  TALARIA_ASSIGN_OR_RETURN(const auto plain_ppl,
-                           ParsePerplexity(finished.output + ReadText(plain_log)));
+  TALARIA_ASSIGN_OR_RETURN(const double plain_ppl,
+                           ParsePerplexity(finished.output, options.chunks));
 
   std::fprintf(stderr, "Perplexity of Talaria\n");
   TALARIA_ASSIGN_OR_RETURN(const auto lab, Laboratory::Start(s));
   std::vector<std::string> masked = {"llama-perplexity", "-t", "1"};
   masked.insert(masked.end(), common.begin(), common.end());
   TALARIA_ASSIGN_OR_RETURN(const MaskedRun run, lab->Run(masked));
-  TALARIA_ASSIGN_OR_RETURN(const auto masked_ppl, ParsePerplexity(run.output));
+  TALARIA_ASSIGN_OR_RETURN(const double masked_ppl, ParsePerplexity(run.output, options.chunks));
 
-  const double ratio = masked_ppl.first / plain_ppl.first;
-  std::printf("%-12s %10s %10s\n", "", "perplexity", "+/-");
-  std::printf("%-12s %10.4f %10.4f\n", "llama.cpp", plain_ppl.first, plain_ppl.second);
-  std::printf("%-12s %10.4f %10.4f\n", "Talaria", masked_ppl.first, masked_ppl.second);
+  const double ratio = masked_ppl / plain_ppl;
+  std::printf("%-12s %10s\n", "", "perplexity");
+  std::printf("%-12s %10.4f\n", "llama.cpp", plain_ppl);
+  std::printf("%-12s %10.4f\n", "Talaria", masked_ppl);
   std::printf("ratio %.5f over %d chunks of 512 tokens\n", ratio, options.chunks);
   if (!options.json.empty()) {
-    std::ofstream(options.json) << nlohmann::json{{"perplexity_plain", plain_ppl.first},
-                                                  {"perplexity_talaria", masked_ppl.first},
+    std::ofstream(options.json) << nlohmann::json{{"perplexity_plain", plain_ppl},
+                                                  {"perplexity_talaria", masked_ppl},
                                                   {"perplexity_ratio", ratio},
                                                   {"chunks", options.chunks}}
                                        .dump(2)
