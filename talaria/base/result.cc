@@ -22,6 +22,8 @@ std::string_view CodeName(Code code) {
       return "unavailable";
     case Code::kSessionEnded:
       return "session ended";
+    case Code::kUntrusted:
+      return "not trusted";
     case Code::kCancelled:
       return "cancelled";
     case Code::kInternal:
@@ -49,6 +51,8 @@ int ExitCode(Code code) {
       return 5;
     case Code::kSessionEnded:
       return 6;
+    case Code::kUntrusted:
+      return 7;
     case Code::kCancelled:
       return 130;
   }

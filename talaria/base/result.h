@@ -24,13 +24,14 @@ enum class Code {
   kIo,                 // the operating system failed a call
   kUnavailable,        // the peer cannot be reached or was lost; trying again may help
   kSessionEnded,       // the only code for everything that a cloud may cause by misbehaving; final
+  kUntrusted,          // attestation evidence, or what belongs to it, that does not convince
   kCancelled,          // asked to stop
   kInternal,           // our own bug
 };
 
 std::string_view CodeName(Code code);
 // 0 ok, 1 internal, 2 usage or configuration, 3 input refused, 4 resources, 5 unavailable, 6
-// session ended, 130 cancelled.
+// session ended, 7 untrusted, 130 cancelled.
 int ExitCode(Code code);
 
 class [[nodiscard]] Status {

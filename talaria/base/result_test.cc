@@ -50,6 +50,7 @@ TEST(ExitCode, IsAsDocumented) {
   EXPECT_EQ(ExitCode(Code::kResourceExhausted), 4);
   EXPECT_EQ(ExitCode(Code::kUnavailable), 5);
   EXPECT_EQ(ExitCode(Code::kSessionEnded), 6);
+  EXPECT_EQ(ExitCode(Code::kUntrusted), 7);
   EXPECT_EQ(ExitCode(Code::kCancelled), 130);
 }
 
