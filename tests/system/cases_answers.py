@@ -1,10 +1,12 @@
 """What a user gets when nothing goes wrong."""
 
 import json
+import os
+import signal
 import threading
 
 from harness import case, check, check_equal, wait_until
-from processes import Client, Process, completion, stop_gently, tokens_of
+from processes import Client, Cloud, Process, command_name, completion, descendants, identity_of, stop_gently, tokens_of
 from stage import PROMPT, one_batch, real, tiny, tiny_cloud
 
 QUESTION = {
@@ -44,52 +46,33 @@ def stream(context):
     return f"{len(pieces)} events"
 
 
+def laboratory_server(context, folder, cloud, identity, scheme, slots):
+    """(laboratory, client, whether the server is up or the laboratory has ended) of a llama-server in the laboratory."""
+    socket = folder / f"{scheme}.sock"
+    command = [context.program("talaria-cvm-lab"), "run", "--cloud", cloud, "--identity", identity, "--scheme", scheme]
+    command += ["--pool-batches", "1", "--stats", folder / f"{scheme}.json"]
+    command += ["--plugin", context.plugin] if context.plugin else []
+    command += ["--", "llama-server", "--host", socket, "-c", str(512 * slots), "-np", str(slots), "-t", "1", "-tb", "1"]
+    command += ["--no-ui", "--offline", "--no-warmup"]
+    lab = Process(command, folder / f"{scheme}.out", folder / f"{scheme}.err")
+    client = Client(f"unix:{socket}")
+
+    def healthy():
+        try:
+            return client.ask("GET", "/health").status == 200
+        except OSError:
+            return not lab.running()
+
+    return lab, client, healthy
+
+
 @case("masked answers are the unmasked integers' answers: tokens and log-probabilities, bit for bit")
 def exact(context):
     request = completion(PROMPT, 24, logprobs=5, n_probs=5)
     with tiny_cloud(context) as (folder, cloud, proxy, identity):
         said = {}
         for scheme in ("none", "lattice"):
-            socket = folder / f"{scheme}.sock"
-            command = [
-                context.program("talaria-cvm-lab"),
-                "run",
-                "--cloud",
-                proxy.endpoint,
-                "--identity",
-                identity,
-                "--scheme",
-                scheme,
-                "--pool-batches",
-                "1",
-            ]
-            command += ["--plugin", context.plugin] if context.plugin else []
-            command += [
-                "--",
-                "llama-server",
-                "--host",
-                socket,
-                "-c",
-                "512",
-                "-np",
-                "1",
-                "-t",
-                "1",
-                "-tb",
-                "1",
-                "--no-ui",
-                "--offline",
-                "--no-warmup",
-            ]
-            lab = Process(command, folder / f"{scheme}.out", folder / f"{scheme}.err")
-            client = Client(f"unix:{socket}")
-
-            def healthy():
-                try:
-                    return client.ask("GET", "/health").status == 200
-                except OSError:
-                    return not lab.running()
-
+            lab, client, healthy = laboratory_server(context, folder, proxy.endpoint, identity, scheme, slots=1)
             try:
                 wait_until(healthy, 60, "llama-server in the laboratory")
                 check(lab.running(), f"the laboratory ended: {lab.errors()[-300:]}")
@@ -98,6 +81,45 @@ def exact(context):
                 stop_gently(lab)
         check_equal(said["lattice"], said["none"], "the masked answer")
         check(len(said["none"][0]["logprobs"]["content"]) == 24, "there are no log-probabilities")
+
+
+@case("with four slots and six chats at once every product of the demo model is the same, masked and unmasked")
+def four_slots(context):
+    folder = context.folder()
+    cloud = Cloud(context, context.store, folder).await_listening()
+    lab, client, healthy = laboratory_server(
+        context, folder, f"unix:{cloud.socket}", identity_of(context.store), "both", slots=4
+    )
+    try:
+        wait_until(healthy, 180, "llama-server in the laboratory")
+        check(lab.running(), f"the laboratory ended: {lab.errors()[-300:]}")
+        answers = {}
+
+        def chat(number):
+            question = f"Tell me {number + 2} facts about the number {number}. " + "Be brief. " * number
+            body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 8 + number}
+            answers[number] = client.ask("POST", "/v1/chat/completions", {**body, "ignore_eos": True})
+
+        chats = [threading.Thread(target=chat, args=(number,)) for number in range(6)]
+        for thread in chats:
+            thread.start()
+        for thread in chats:
+            thread.join()
+        for number in range(6):
+            check_equal(answers[number].json()["usage"]["completion_tokens"], 8 + number, f"the tokens of chat {number}")
+        # Its own end, not the laboratory's: only then are there statistics.
+        for pid in descendants(lab.pid):
+            if command_name(pid) == "llama-server":
+                os.kill(pid, signal.SIGTERM)
+        lab.wait(60)
+        found = json.loads((folder / "both.json").read_text())["comparison"]
+    finally:
+        stop_gently(lab)
+        cloud.end()
+    # 30 layers of four groups and the head, at least once per token of the longest chat.
+    check(found["calls"] >= 121 * 13, f"only {found['calls']} calls were compared")
+    check_equal(found["differing_values"], 0, "the number of differing values")
+    return f"{found['calls']} calls, {found['values']} values"
 
 
 @case("a grammar, a JSON schema and token ids as a prompt work as in llama.cpp")
