@@ -15,7 +15,16 @@ Status RunProvision(cloud::ProvisionOptions options,
                     bool json);  // SIGINT, SIGTERM: kCancelled, nothing left behind
 Status RunInspect(const std::string& store, bool json);
 Status RunVerify(const std::string& store, bool json);
-Status RunServe(const cloud::ServerOptions& options);  // until SIGINT or SIGTERM
+// Makes the key file if there is none, and prints what CVMs pin.
+Status RunKey(const std::string& path, bool json);
+
+// How the channels to CVMs are protected, as the command line says it.
+struct ServeSecurity {
+  std::string key, policy, collateral;
+  bool simulated_tee = false, plaintext = false;
+};
+// Until SIGINT or SIGTERM.
+Status RunServe(cloud::ServerOptions options, const ServeSecurity& security);
 
 }  // namespace talaria
 

@@ -1,14 +1,74 @@
 #include <signal.h>
 
+#include <unistd.h>
+
+#include <chrono>
+#include <ctime>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "apps/cloud_commands.h"
+#include "talaria/attest/policy_file.h"
+#include "talaria/base/bytes.h"
 #include "talaria/base/log.h"
+#ifdef TALARIA_SIMULATED_TEE
+#include "talaria/attest/simulated/simulated_attester.h"
+#endif
 
 namespace talaria {
+namespace {
 
-Status RunServe(const cloud::ServerOptions& options) {
+Result<std::shared_ptr<cloud::Gate>> MakeGate(const ServeSecurity& security) {
+  TALARIA_ASSIGN_OR_RETURN(wire::TlsKey key, wire::TlsKey::FromPemFile(security.key));
+  TALARIA_ASSIGN_OR_RETURN(attest::Policy policy, attest::LoadPolicy(security.policy));
+  attest::VerifierOptions verifier{.policy = std::move(policy), .collateral = {}, .simulated = {}};
+  if (!security.collateral.empty()) {
+    TALARIA_ASSIGN_OR_RETURN(verifier.collateral, attest::LoadCollateral(security.collateral));
+  }
+#ifdef TALARIA_SIMULATED_TEE
+  if (security.simulated_tee)
+    verifier.simulated = attest::SimulatedTrust{attest::SimulatedRoots(), attest::SimulatedCrl()};
+#endif
+  TALARIA_ASSIGN_OR_RETURN(attest::Verifier judge, attest::Verifier::Create(std::move(verifier)));
+  LogInfo("CVMs pin this key: " + ToHex(key.spki_sha256()));
+  return std::make_shared<cloud::Gate>(
+      cloud::GateOptions{.key = std::move(key),
+                         .verifier = std::move(judge),
+                         .now = [] { return static_cast<attest::UnixTime>(std::time(nullptr)); },
+                         .steady_now = [] { return std::chrono::steady_clock::now(); }});
+}
+
+}  // namespace
+
+Status RunKey(const std::string& path, bool json) {
+  if (access(path.c_str(), F_OK) != 0) {
+    TALARIA_ASSIGN_OR_RETURN(const wire::TlsKey key, wire::TlsKey::Generate());
+    TALARIA_RETURN_IF_ERROR(key.ToPemFile(path));
+    LogInfo("made a new key: " + path);
+  }
+  TALARIA_ASSIGN_OR_RETURN(const wire::TlsKey key, wire::TlsKey::FromPemFile(path));
+  const std::string pin = ToHex(key.spki_sha256());
+  if (json) {
+    std::printf("%s\n", nlohmann::json{{"provider_key", pin}}.dump().c_str());
+  } else {
+    std::printf("provider_key = \"%s\"\n", pin.c_str());
+  }
+  return OkStatus();
+}
+
+Status RunServe(cloud::ServerOptions options, const ServeSecurity& security) {
+  options.insecure_plaintext = security.plaintext;
+  options.local_only = security.simulated_tee;
+  if (!security.plaintext) {
+    TALARIA_ASSIGN_OR_RETURN(options.gate, MakeGate(security));
+  }
+  if (security.simulated_tee) {
+    LogWarning(
+        "INSECURE: --insecure-simulated-tee is set: evidence of the simulated TEE counts, and "
+        "anybody can make that. Whoever reaches " +
+        options.listen + " can take the weights.");
+  }
   // Signals are taken by one thread, so that Stop() runs outside of a handler. Blocked before any
   // thread is started.
   sigset_t signals;

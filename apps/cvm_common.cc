@@ -17,23 +17,19 @@ sigset_t Signals() {
 
 }  // namespace
 
-Status RequireSimulatedTee(bool requested) {
-#ifdef TALARIA_SIMULATED_TEE
-  if (requested) return OkStatus();
-#else
+Status CheckSimulatedTee([[maybe_unused]] bool requested) {
+#ifndef TALARIA_SIMULATED_TEE
   if (requested)
     return Status(Code::kUnsupported, "this program was built without the simulated TEE");
 #endif
-  return Status(Code::kUnsupported,
-                std::string("attested channels do not exist in this version, and nothing is served "
-                            "without them; for development there is ") +
-                    kInsecureFlag);
+  return OkStatus();
 }
 
 void WarnOfSimulatedTee() {
   LogWarning(
       std::string("INSECURE: ") + kInsecureFlag +
-      " is set. Nothing is attested: whoever runs this machine can read prompts and answers.");
+      " is set. The evidence is simulated: whoever runs this machine can read prompts and answers, "
+      "and anybody can imitate it.");
   LogWarning(std::string("INSECURE: ") + kInsecureFlag +
              " also lets memory stay unlocked, swap stay on and the sandbox be missing, each with "
              "a warning.");

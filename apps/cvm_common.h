@@ -17,9 +17,8 @@ namespace talaria {
 
 inline constexpr const char* kInsecureFlag = "--insecure-simulated-tee";
 
-// kUnsupported unless the TEE is simulated, on request and in a build that has it: attested
-// channels do not exist yet.
-Status RequireSimulatedTee(bool requested);
+// kUnsupported when the simulated TEE is asked for in a build without it.
+Status CheckSimulatedTee(bool requested);
 void WarnOfSimulatedTee();
 
 // SIGINT and SIGTERM are taken by one thread, so that stopping runs outside of a handler. Block()

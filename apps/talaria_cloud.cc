@@ -21,6 +21,7 @@ constexpr bool kSimulatedTee = false;
 constexpr const char* kVersion = "talaria-cloud " TALARIA_VERSION;
 #endif
 constexpr const char* kInsecure = "insecure-simulated-tee";
+constexpr const char* kPlaintext = "insecure-plaintext";
 constexpr const char* kExitCodes =
     "Exit codes: 0 done; 1 internal or system error; 2 wrong usage or settings, or a file is not "
     "there; 3 the input was refused;\n"
@@ -28,7 +29,8 @@ constexpr const char* kExitCodes =
 
 struct Arguments {
   std::string config, store;
-  bool json = false, check_config = false, insecure = false;
+  bool json = false, check_config = false;
+  ServeSecurity security;
   cloud::ProvisionOptions provision;
   cloud::ServerOptions serve;
 };
@@ -91,6 +93,14 @@ void AddLookers(CLI::App& program, Arguments& args) {
   }
 }
 
+void AddKey(CLI::App& program, Arguments& args) {
+  CLI::App* command = program.add_subcommand(
+      "key", "Show what CVMs pin of this provider's key; makes the key if there is none");
+  command->add_option("file", args.store, "The private key, a PEM file of mode 0600")->required();
+  command->add_flag("--json", args.json, "Print JSON");
+  command->footer("Example:\n  talaria-cloud key provider.pem    # a line for [cloud] of cvm.toml");
+}
+
 void AddServe(CLI::App& program, Arguments& args) {
   CLI::App* command = program.add_subcommand("serve", "Serve a store to CVMs");
   cloud::ServerOptions& options = args.serve;
@@ -125,13 +135,32 @@ void AddServe(CLI::App& program, Arguments& args) {
       ->check(CLI::Range(1, 3'600'000))
       ->type_name("MS")
       ->capture_default_str();
-  command->add_flag(std::string("--") + kInsecure, args.insecure,
-                    "Answer CVMs without attestation, on local addresses only. Whoever connects "
-                    "can read the weights. For development");
+  command
+      ->add_option("--key", args.security.key,
+                   "This provider's private key, which CVMs pin (talaria-cloud key makes one)")
+      ->envname("TALARIA_KEY")
+      ->type_name("FILE");
+  command
+      ->add_option("--policy", args.security.policy,
+                   "Whose CVMs get weights and products (talaria policy writes one)")
+      ->envname("TALARIA_POLICY")
+      ->type_name("FILE");
+  command
+      ->add_option("--collateral", args.security.collateral,
+                   "Folder with revocation lists and TCB levels, which the policy may require")
+      ->envname("TALARIA_COLLATERAL")
+      ->type_name("DIR");
+  command->add_flag(std::string("--") + kInsecure, args.security.simulated_tee,
+                    "Take evidence of the simulated TEE, on local addresses only. Anybody can "
+                    "make that, and read the weights. For development");
+  command->add_flag(std::string("--") + kPlaintext, args.security.plaintext,
+                    std::string("Neither TLS nor evidence: everybody is answered. Only together "
+                                "with --") +
+                        kInsecure);
   command->add_flag("--check-config", args.check_config, "Print the settings in effect and stop");
   command->footer(
-      "Examples:\n  talaria-cloud serve smollm2.store --listen unix:/run/talaria/cloud.sock "
-      "--insecure-simulated-tee\n"
+      "Examples:\n  talaria-cloud serve smollm2.store --listen 0.0.0.0:7000 --key provider.pem "
+      "--policy cvms.toml --collateral collateral\n"
       "  talaria-cloud --config cloud.toml serve");
 }
 
@@ -143,20 +172,32 @@ Status CheckServe(const Arguments& args) {
     return Status(Code::kInvalidArgument,
                   "where to listen? Give --listen unix:PATH or --listen HOST:PORT");
   }
-  if (args.check_config || (args.insecure && kSimulatedTee)) return OkStatus();
-  if (args.insecure)
+  if (args.check_config) return OkStatus();
+  const ServeSecurity& security = args.security;
+  if (security.simulated_tee && !kSimulatedTee)
     return Status(Code::kUnsupported, "this program was built without the simulated TEE");
-  return Status(Code::kUnsupported,
-                std::string("attested channels do not exist in this version, and nothing is served "
-                            "without them; for development there is --") +
-                    kInsecure);
+  if (security.plaintext && !security.simulated_tee) {
+    return Status(Code::kInvalidArgument,
+                  std::string("--") + kPlaintext + " is for development: it needs --" + kInsecure);
+  }
+  if (!security.plaintext && (security.key.empty() || security.policy.empty())) {
+    return Status(Code::kInvalidArgument,
+                  "whose CVMs are served? Give --key FILE (talaria-cloud key FILE makes one) and "
+                  "--policy FILE (doc/attestation.md)");
+  }
+  if (security.plaintext && !(security.key + security.policy + security.collateral).empty()) {
+    return Status(Code::kInvalidArgument,
+                  std::string("--") + kPlaintext + " goes with no key, policy or collateral");
+  }
+  return OkStatus();
 }
 
 Status Run(CLI::App& program, Arguments& args) {
   CLI::App& command = *program.get_subcommands().at(0);
   const std::string& name = command.get_name();
   if (!args.config.empty())
-    TALARIA_RETURN_IF_ERROR(ApplySettingsFile(args.config, program, command, {kInsecure}));
+    TALARIA_RETURN_IF_ERROR(
+        ApplySettingsFile(args.config, program, command, {kInsecure, kPlaintext}));
   if (name == "serve") TALARIA_RETURN_IF_ERROR(CheckServe(args));
   if (args.check_config) {
     std::printf("%s", EffectiveSettings(command).c_str());
@@ -165,9 +206,9 @@ Status Run(CLI::App& program, Arguments& args) {
   if (name == "provision") return RunProvision(args.provision, args.json);
   if (name == "inspect") return RunInspect(args.store, args.json);
   if (name == "verify") return RunVerify(args.store, args.json);
-  args.serve.simulated_tee = true;  // CheckServe; the server warns loudly
+  if (name == "key") return RunKey(args.store, args.json);
   args.serve.isa = DetectIsa();
-  return RunServe(args.serve);
+  return RunServe(args.serve, args.security);
 }
 
 int Main(int argc, char** argv) {
@@ -187,6 +228,7 @@ int Main(int argc, char** argv) {
   program.footer(kExitCodes);
   AddProvision(program, args);
   AddLookers(program, args);
+  AddKey(program, args);
   AddServe(program, args);
   try {
     program.parse(argc, argv);

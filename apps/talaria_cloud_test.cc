@@ -150,6 +150,7 @@ TEST_F(TalariaCloudTest, SettingsFileIsChecked) {
       {"[serve]\nthreads = 0\n", "threads"},
       {"[serve]\nthreads = 1.5\n", "threads"},
       {"[serve]\ninsecure-simulated-tee = true\n", "command line"},
+      {"[serve]\ninsecure-plaintext = true\n", "command line"},
       {"[serve\n", "cloud.toml"},
   };
   for (const auto& [text, expected] : cases) {
@@ -164,18 +165,35 @@ TEST_F(TalariaCloudTest, SettingsFileIsChecked) {
 TEST_F(TalariaCloudTest, ServesNothingWithoutAttestation) {
   WriteStore();
   const Outcome refused = Run("serve store --listen unix:socket");
-  EXPECT_EQ(refused.code, 3);
-  EXPECT_THAT(refused.err, HasSubstr("--insecure-simulated-tee"));
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("--policy"));
+  const Outcome plain = Run("serve store --listen unix:socket --insecure-plaintext");
+  EXPECT_EQ(plain.code, 2);
+  EXPECT_THAT(plain.err, HasSubstr("--insecure-simulated-tee"));
   EXPECT_FALSE(fs::exists(folder_ + "/socket"));
   EXPECT_EQ(Run("serve store").code, 2);
   EXPECT_EQ(Run("serve --listen unix:socket --insecure-simulated-tee").code, 2);
 }
 
+TEST_F(TalariaCloudTest, KeyIsMadeOnceAndShown) {
+  const Outcome made = Run("key provider.pem");
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_THAT(made.out, HasSubstr("provider_key = \""));
+  EXPECT_THAT(made.err, HasSubstr("made a new key"));
+  EXPECT_EQ(fs::status(folder_ + "/provider.pem").permissions(), fs::perms(0600));
+  const Outcome again = Run("key provider.pem");
+  EXPECT_EQ(again.out, made.out);
+  EXPECT_EQ(again.err.find("made"), std::string::npos);
+  fs::permissions(folder_ + "/provider.pem", fs::perms(0644));
+  EXPECT_EQ(Run("key provider.pem").code, 2);
+}
+
 #ifdef TALARIA_SIMULATED_TEE
 TEST_F(TalariaCloudTest, ServesUntilASignal) {
   WriteStore();
-  EXPECT_NE(Run("serve store --listen 0.0.0.0:0 --insecure-simulated-tee").code,
-            0);  // local addresses only
+  EXPECT_NE(
+      Run("serve store --listen 0.0.0.0:0 --insecure-simulated-tee --insecure-plaintext").code,
+      0);  // local addresses only
   for (const int signal_number : {SIGINT, SIGTERM}) {
     fs::remove(folder_ + "/err");
     const pid_t child = fork();
@@ -183,7 +201,7 @@ TEST_F(TalariaCloudTest, ServesUntilASignal) {
     if (child == 0) {
       if (chdir(folder_.c_str()) != 0 || std::freopen("err", "w", stderr) == nullptr) _exit(99);
       execl(program_.c_str(), "talaria-cloud", "serve", "store", "--listen", "unix:socket",
-            "--insecure-simulated-tee", nullptr);
+            "--insecure-simulated-tee", "--insecure-plaintext", nullptr);
       _exit(99);
     }
     for (int i = 0; i < 600 && Slurp(folder_ + "/err").find("serving") == std::string::npos; ++i)
@@ -192,7 +210,7 @@ TEST_F(TalariaCloudTest, ServesUntilASignal) {
     int state = 0;
     waitpid(child, &state, 0);
     EXPECT_TRUE(WIFEXITED(state) && WEXITSTATUS(state) == 0) << state << Slurp(folder_ + "/err");
-    EXPECT_THAT(Slurp(folder_ + "/err"), HasSubstr("SIMULATED TEE"));
+    EXPECT_THAT(Slurp(folder_ + "/err"), HasSubstr("PLAINTEXT"));
   }
 }
 #endif

@@ -35,14 +35,14 @@ struct Arguments {
   bool check_config = false, insecure = false;
 };
 
-Status CheckConfig(const cvm::Config& config) {
+Status CheckConfig(const cvm::Config& config, bool simulated_tee) {
   TALARIA_RETURN_IF_ERROR(
       cvm::FindEngineProgram(config.llama_server, "llama-server").ok()
           ? OkStatus()
           : cvm::FindEngineProgram(config.llama_server, "llama-server").status());
   TALARIA_ASSIGN_OR_RETURN(const std::string plugin, cvm::FindPlugin(config.plugin));
   std::printf("configuration        %s\n", ToHex(config.digest).c_str());
-  const Result<cvm::ServePlan> plan = cvm::PlanServe(config);
+  const Result<cvm::ServePlan> plan = cvm::PlanServe(config, simulated_tee);
   if (!plan.ok() && plan.status().code() == Code::kUnavailable) {
     std::printf(
         "The cloud at %s does not answer, so the memory that its model needs is not known.\n",
@@ -72,7 +72,7 @@ void SayReady(const std::string& address, const model::Manifest& manifest) {
 }
 
 Status Serve(const Arguments& args, const cvm::Config& config) {
-  WarnOfSimulatedTee();
+  if (args.insecure) WarnOfSimulatedTee();
   SignalWaiter::Block();
   // Before threads and keys: what starts llama-server never holds any.
   TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<cvm::Launcher> launcher, cvm::Launcher::Create());
@@ -121,12 +121,11 @@ int Main(int argc, char** argv) {
     // Help and version are "errors" with code 0.
     return program.exit(e) == 0 ? 0 : ExitCode(Code::kInvalidArgument);
   }
-  Status status =
-      args.check_config && !args.insecure ? OkStatus() : RequireSimulatedTee(args.insecure);
+  Status status = CheckSimulatedTee(args.insecure);
   if (status.ok()) {
     const Result<cvm::Config> config = cvm::LoadConfig(args.config, args.insecure);
     status = !config.ok()        ? config.status()
-             : args.check_config ? CheckConfig(*config)
+             : args.check_config ? CheckConfig(*config, args.insecure)
                                  : Serve(args, *config);
   }
   if (status.code() == Code::kCancelled) {

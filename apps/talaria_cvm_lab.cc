@@ -112,6 +112,10 @@ class LabRun {
     }
     int exit_code = 0;
     {
+      if (!args_.config.cloud_plaintext) {
+        TALARIA_ASSIGN_OR_RETURN(options.identity, cvm::MakeBootIdentity(args_.config, true));
+        security_ = cvm::MakeCloudSecurity(args_.config, *options.identity);
+      }
       TALARIA_ASSIGN_OR_RETURN(const std::unique_ptr<cvm::Service> service,
                                cvm::Service::Create(std::move(options), std::move(launcher)));
       const SignalWaiter waiter([&] { service->Stop(); });
@@ -167,6 +171,7 @@ class LabRun {
         cvm::CloudLinkOptions plain;
         plain.endpoint = args_.config.cloud_endpoint;
         plain.identity = model.identity;
+        plain.security = security_;
         TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<cvm::CloudLink> plain_link,
                                  cvm::CloudLink::Create(plain));
         auto both = std::make_unique<cvm::lab::ComparingSession>(
@@ -327,6 +332,7 @@ class LabRun {
   }
 
   const Arguments& args_;
+  std::shared_ptr<const cvm::CloudSecurity> security_;
   std::string program_;  // of the next child
   std::vector<std::string> arguments_;
   Fd output_;  // its standard output, when not ours
@@ -343,6 +349,11 @@ void AddCommon(CLI::App* command, Arguments& args) {
                    "Where talaria-cloud listens: unix:PATH or a loopback HOST:PORT")
       ->required()
       ->type_name("ADDRESS");
+  command
+      ->add_option("--provider-key", config.provider_key,
+                   "Attested TLS to the cloud with this key (talaria-cloud key FILE prints it), as "
+                   "talaria-cvm has it; needs --identity. Without: plaintext")
+      ->type_name("HEX");
   command->add_option("--identity", args.identity, "The model's identity, 64 hexadecimal digits")
       ->type_name("HEX")
       ->capture_default_str();
@@ -425,7 +436,17 @@ int Main(int argc, char** argv) {
     LogError("--identity must be 64 lower-case hexadecimal digits or any");
     return ExitCode(Code::kInvalidArgument);
   }
-  if (const Status status = RequireSimulatedTee(true); !status.ok()) {
+  args.config.server_plaintext = true;
+  args.config.cloud_plaintext = args.config.provider_key.empty();
+  if (!args.config.cloud_plaintext) {
+    if (args.identity == "any" || !FromHex(args.config.provider_key, digest)) {
+      LogError("--provider-key must be 64 lower-case hexadecimal digits and needs --identity");
+      return ExitCode(Code::kInvalidArgument);
+    }
+    args.config.identity = args.identity;
+    args.config.tenant_key = std::string(64, '0');  // a laboratory has no users
+  }
+  if (const Status status = CheckSimulatedTee(true); !status.ok()) {
     LogError(status.ToString());
     return ExitCode(status.code());
   }

@@ -37,10 +37,10 @@ Result<std::unique_ptr<Laboratory>> Laboratory::Start(const Setting& setting) {
   const std::string endpoint = "unix:" + setting.work + "/cloud.sock";
   TALARIA_ASSIGN_OR_RETURN(
       auto cloud,
-      Background::Start(
-          {setting.bin + "/talaria-cloud", "serve", setting.store, "--listen", endpoint,
-           "--threads", std::to_string(setting.cloud_threads), "--insecure-simulated-tee"},
-          setting.work + "/cloud.log"));
+      Background::Start({setting.bin + "/talaria-cloud", "serve", setting.store, "--listen",
+                         endpoint, "--threads", std::to_string(setting.cloud_threads),
+                         "--insecure-simulated-tee", "--insecure-plaintext"},
+                        setting.work + "/cloud.log"));
   lab->cloud_ = std::make_unique<Background>(std::move(cloud));
   const auto listening = Clock::now() + std::chrono::seconds(120);
   while (!std::filesystem::exists(setting.work + "/cloud.sock")) {

@@ -29,4 +29,5 @@ elseif(CMAKE_BUILD_TYPE STREQUAL "RelWithDebInfo")
 endif()
 if(TALARIA_SIMULATED_TEE)
   target_compile_definitions(talaria_flags INTERFACE TALARIA_SIMULATED_TEE=1)
+  set(TALARIA_SIMULATED_LIBRARY talaria_attest_simulated) # of the few who may link it; empty otherwise
 endif()

@@ -33,7 +33,7 @@ bool CloudSession(Bytes input) {
                           .stopping = cloud.stopping,
                           .idle_timeout_ms = 0,
                           .frame_timeout_ms = 0,
-                          .simulated_tee = true});
+                          .gate = nullptr});
   session.Run();
   // What the cloud says is well-formed: HelloReply first or an error at once, nothing after an
   // error.

@@ -1,5 +1,6 @@
 #include "fuzz/seeds.h"
 
+#include "talaria/attest/claim.h"
 #include "talaria/model/gguf_header.h"
 #include "talaria/model/manifest.h"
 #include "talaria/wire/messages.h"
@@ -19,11 +20,24 @@ Buffer WithTail(const Header& header, size_t header_bytes, size_t tail_bytes) {
   return out;
 }
 
+attest::Claim SmallClaim() {
+  return {{.version = attest::kAttestationVersion,
+           .model_identity = Sha256Of({}),
+           .profile = 1,
+           .check_vectors = 2,
+           .configuration = {},
+           .tenant_key = {},
+           .development = true},
+          {attest::EvidenceType::kSimulated, {1, 2, 3}, {4}}};
+}
+
 std::map<std::string, std::pair<Type, Buffer>> Bodies() {
   const model::StreamId hints{model::StreamKind::kHints, 3};
   return {
       {"hello", {Type::kHello, Encode(wire::Hello{})}},
-      {"hello_reply", {Type::kHelloReply, Encode(wire::HelloReply{.identity = Sha256Of({})})}},
+      {"hello_reply",
+       {Type::kHelloReply,
+        Encode(wire::HelloReply{.identity = Sha256Of({}), .manifest_bytes = 9, .nonce = {1}})}},
       {"fetch", {Type::kFetch, Encode(wire::Fetch{hints, 4096, 1024})}},
       {"chunk",
        {Type::kChunk, WithTail(wire::ChunkHeader{hints, 4096}, wire::kChunkHeaderBytes, 9)}},
@@ -35,6 +49,8 @@ std::map<std::string, std::pair<Type, Buffer>> Bodies() {
       {"ping", {Type::kPing, {}}},
       {"pong", {Type::kPong, {}}},
       {"drain", {Type::kDrain, {}}},
+      {"attest", {Type::kAttest, Encode(SmallClaim())}},
+      {"attested", {Type::kAttested, {}}},
   };
 }
 
@@ -54,7 +70,7 @@ void AddWire(Map& out) {
   conversation.resize(conversation.size() - 3);
   out["frames/cut"] = conversation;
   out["frames/bad_length"] = {255, 0, 65, 0, 0, 0, 1};
-  out["frames/bad_type"] = {0, 255, 1, 0, 0, 0, 11};
+  out["frames/bad_type"] = {0, 255, 1, 0, 0, 0, 13};
   out["frames/bad_empty"] = {0, 255, 0, 0, 0, 0, 1};
 }
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "talaria/attest/claim.h"
 #include "talaria/model/gguf_header.h"
 #include "talaria/model/manifest.h"
 #include "talaria/model/store_layout.h"
@@ -94,8 +95,11 @@ bool Messages(Bytes input) {
     case Type::kPing:
     case Type::kPong:
     case Type::kDrain:
+    case Type::kAttested:
       TALARIA_CHECK(wire::DecodeEmpty(body).ok() == body.empty());
       return body.empty();
+    case Type::kAttest:
+      return expect(attest::DecodeClaim(body));
   }
   return false;
 }

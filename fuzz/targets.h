@@ -22,6 +22,16 @@ bool GgufHeader(Bytes input);
 // frame.
 bool CloudSession(Bytes input);
 
+// What a CVM's evidence and what comes with it consist of: a quote, the extension of its PCK
+// certificate, and the JSON of Intel's collateral.
+bool TdxQuote(Bytes input);
+bool PckExtension(Bytes input);
+bool TdxCollateral(Bytes input);
+// And of SEV-SNP: a report, the host's table of certificates, and a leaf's extensions.
+bool SnpReport(Bytes input);
+bool SnpCertificateTable(Bytes input);
+bool SnpVek(Bytes input);
+
 struct Target {
   const char* name;  // also the corpus folder's
   bool (*run)(Bytes input);
@@ -30,7 +40,13 @@ inline constexpr Target kTargets[] = {{"frames", Frames},
                                       {"messages", Messages},
                                       {"manifest", Manifest},
                                       {"gguf_header", GgufHeader},
-                                      {"cloud_session", CloudSession}};
+                                      {"cloud_session", CloudSession},
+                                      {"tdx_quote", TdxQuote},
+                                      {"pck_extension", PckExtension},
+                                      {"tdx_collateral", TdxCollateral},
+                                      {"snp_report", SnpReport},
+                                      {"snp_certificate_table", SnpCertificateTable},
+                                      {"snp_vek", SnpVek}};
 
 }  // namespace talaria::fuzz
 

@@ -92,7 +92,7 @@ class Test:
         socket = store.parent / "cloud"
         log = open(store.parent / "cloud.log", "w")
         cloud = subprocess.Popen([self.arguments.bin_dir / "talaria-cloud", "serve", store, "--listen", f"unix:{socket}", "--threads", "1",
-                                  "--insecure-simulated-tee"], stdout=log, stderr=log)
+                                  "--insecure-simulated-tee", "--insecure-plaintext"], stdout=log, stderr=log)
         try:
             end = time.monotonic() + 60
             while not socket.exists():

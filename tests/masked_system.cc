@@ -16,9 +16,10 @@ Result<std::unique_ptr<MaskedSystem>> MaskedSystem::Start(const std::string& bin
   auto system = std::unique_ptr<MaskedSystem>(new MaskedSystem);
   const std::string socket = work + "/cloud.sock";
   TALARIA_ASSIGN_OR_RETURN(
-      auto cloud, bench::Background::Start({bin + "/talaria-cloud", "serve", store, "--listen",
-                                            "unix:" + socket, "--insecure-simulated-tee"},
-                                           work + "/cloud.log"));
+      auto cloud, bench::Background::Start(
+                      {bin + "/talaria-cloud", "serve", store, "--listen", "unix:" + socket,
+                       "--insecure-simulated-tee", "--insecure-plaintext"},
+                      work + "/cloud.log"));
   system->cloud_ = std::make_unique<bench::Background>(std::move(cloud));
   for (int i = 0; i < 3000 && !std::filesystem::exists(socket); ++i) usleep(20000);
   cvm::CloudLinkOptions link;

@@ -1,6 +1,7 @@
 // The few things of X.509 and ECDSA that attestation needs, over OpenSSL 3: no other file of attest
-// includes its headers, except simulated/. Nothing here reads the clock, the network, a file or an
-// environment variable. All failures are refusals (attest/refusal.h); the caller names the reason.
+// includes its headers, except testing/ and simulated/. Nothing here reads the clock, the network,
+// a file or an environment variable. All failures are refusals (attest/refusal.h); the caller names
+// the reason.
 #ifndef TALARIA_ATTEST_X509_H_
 #define TALARIA_ATTEST_X509_H_
 

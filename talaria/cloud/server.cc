@@ -31,8 +31,10 @@ Status CheckOptions(const ServerOptions& options) {
   if (options.idle_timeout_ms < 0) return bad("idle_timeout_ms must not be negative");
   if (options.frame_timeout_ms < 1)
     return bad("frame_timeout_ms must be at least 1: a peer could block a thread for ever");
+  if ((options.gate != nullptr) == options.insecure_plaintext)
+    return bad("either a gate or plaintext is needed");
 #ifndef TALARIA_SIMULATED_TEE
-  if (options.simulated_tee)
+  if (options.insecure_plaintext)
     return Status(Code::kUnsupported, "this program was built without the simulated TEE");
 #endif
   return OkStatus();
@@ -99,7 +101,7 @@ class ServerImpl final : public Server {
                                              .stopping = stopping_,
                                              .idle_timeout_ms = options_.idle_timeout_ms,
                                              .frame_timeout_ms = options_.frame_timeout_ms,
-                                             .simulated_tee = options_.simulated_tee});
+                                             .gate = options_.gate.get()});
     try {
       worker.thread = std::thread([this, &worker] {
         worker.session->Run();
@@ -182,18 +184,16 @@ class ServerImpl final : public Server {
 Result<std::unique_ptr<Server>> Server::Create(ServerOptions options) {
   TALARIA_RETURN_IF_ERROR(CheckOptions(options));
   TALARIA_ASSIGN_OR_RETURN(const wire::Endpoint endpoint, wire::Endpoint::Parse(options.listen));
-  if (options.simulated_tee && !endpoint.IsLocal()) {
+  if ((options.insecure_plaintext || options.local_only) && !endpoint.IsLocal()) {
     return Status(
         Code::kInvalidArgument,
         "listening on '" + options.listen +
             "': with the simulated TEE only a Unix socket or a loopback address is served");
   }
   TALARIA_ASSIGN_OR_RETURN(model::Store store, model::Store::Open(options.store));
-  if (options.simulated_tee) {
-    LogWarning("SIMULATED TEE: attestation is skipped, and whoever reaches " + options.listen +
+  if (options.insecure_plaintext) {
+    LogWarning("PLAINTEXT: no TLS and no attestation; whoever reaches " + options.listen +
                " can take the weights");
-  } else {
-    LogWarning("no attested channel is configured: nothing but Hello is answered");
   }
   auto server = std::make_unique<ServerImpl>(std::move(options), std::move(store));
   TALARIA_RETURN_IF_ERROR(server->Start(endpoint));

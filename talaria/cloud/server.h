@@ -8,6 +8,7 @@
 
 #include "talaria/base/cpu.h"
 #include "talaria/base/result.h"
+#include "talaria/cloud/gate.h"
 
 namespace talaria::cloud {
 
@@ -18,17 +19,21 @@ struct ServerOptions {
   int max_connections = 64;
   int idle_timeout_ms = 0;       // between requests; 0 = none. Inside a frame: frame_timeout_ms.
   int frame_timeout_ms = 10000;  // no progress for so long while a frame is received or sent; >= 1
-  // Without attested channels nothing but `Hello` is answered unless this is set.
-  bool simulated_tee = false;
+  // Whose CVMs are served. Null together with insecure_plaintext only.
+  std::shared_ptr<Gate> gate = nullptr;
+  // No TLS and no attestation: whoever connects can take the weights. Unix sockets and loopback
+  // only, and not in a program without the simulated TEE.
+  bool insecure_plaintext = false;
+  bool local_only = false;   // refuse to listen elsewhere: the gate takes simulated evidence
   Isa isa = Isa::kPortable;  // upper bound; the self-test decides
 };
 
 class Server {
  public:
   // Opens the store, checks the digests of the weights while packing them, listens. kNotFound,
-  // kCorrupt, kIo (address in use), kInvalidArgument (an option out of range, or not a Unix socket
-  // or loopback while the TEE is simulated), kUnsupported (a simulated TEE in a program that was
-  // built without it).
+  // kCorrupt, kIo (address in use), kInvalidArgument (an option out of range, neither or both
+  // of gate and insecure_plaintext, or not a Unix socket or loopback where it must be),
+  // kUnsupported (plaintext in a program that was built without the simulated TEE).
   static Result<std::unique_ptr<Server>> Create(ServerOptions options);
   virtual ~Server() = default;
   // Serves until Stop(). Call once.

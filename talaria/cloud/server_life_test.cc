@@ -38,7 +38,7 @@ TEST(ServerLifeTest, GarbageDoesNotHarmOthers) {
   Client good(server.address);
   ASSERT_TRUE(good.Greet().ok());
   std::mt19937_64 random(99);
-  const Buffer hello{7, 0, 0, 0, 1, 1, 0, 0, 0, 0, 4};
+  const Buffer hello{7, 0, 0, 0, 1, 2, 0, 0, 0, 0, 4};
   for (uint64_t i = 0; i < 60; ++i) {
     const auto bad = RawConnection(server.address);
     Buffer garbage = RandomBytes(1 + random() % 3000, i);
@@ -60,15 +60,15 @@ TEST(ServerLifeTest, ViolationsAreAnsweredWithAnErrorAndTheEnd) {
   const std::vector<Buffer> violations = {{0, 0, 0, 0, 1},  // no type
                                           {1, 0, 0, 4, 1},  // one over the protocol's limit
                                           {0xff, 0xff, 0xff, 0xff, 1},  // huge
-                                          {1, 0, 0, 0, 11},             // unknown type
+                                          {1, 0, 0, 0, 13},             // unknown type
                                           {1, 0, 0, 0, 0}};
   for (const bool greet : {false, true}) {
     for (const Buffer& violation : violations) {
       const auto transport = RawConnection(server.address);
       if (greet) {
-        const Buffer hello{7, 0, 0, 0, 1, 1, 0, 0, 0, 0, 4};
+        const Buffer hello{7, 0, 0, 0, 1, 2, 0, 0, 0, 0, 4};
         ASSERT_TRUE(transport->Send({hello}, 1000).ok());
-        uint8_t reply[43];
+        uint8_t reply[80];  // HelloReply
         ASSERT_TRUE(transport->ReceiveSome(reply, sizeof(reply), 2000).ok());
       }
       ASSERT_TRUE(transport->Send({violation}, 1000).ok());

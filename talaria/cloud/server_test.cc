@@ -223,7 +223,7 @@ TEST(ServerTest, BadRequestsAreRefusedAndEndTheConnection) {
   no_hello.Send(Type::kPing, {});
   EXPECT_EQ(no_hello.ReceiveErrorAndEnd(), ErrorCode::kBadRequest);
   Client other_version(server.address);
-  other_version.Send(Type::kHello, Encode(wire::Hello{.version = 2}));
+  other_version.Send(Type::kHello, Encode(wire::Hello{.version = 1}));
   EXPECT_EQ(other_version.ReceiveErrorAndEnd(), ErrorCode::kUnsupportedVersion);
 }
 
@@ -246,28 +246,6 @@ TEST(ServerTest, RepliesFitThePeersLimit) {
   EXPECT_EQ(chunk.ReceiveErrorAndEnd(), ErrorCode::kBadRequest);
 }
 
-TEST(ServerTest, WithoutAttestationNothingButHelloIsAnswered) {
-  const TinyStore store(kShapes);
-  ServerOptions options = TestOptions(store);
-  options.simulated_tee = false;
-  const RunningServer server(options);
-  const Buffer planes = store.Planes(0, 1, 1);
-  for (const bool greet : {true, false}) {
-    for (const Type type : {Type::kFetch, Type::kMultiply, Type::kPing, Type::kDrain}) {
-      Client client(server.address);
-      if (greet) {
-        ASSERT_TRUE(client.Greet().ok());
-      }
-      client.Send(type, planes);
-      EXPECT_EQ(client.ReceiveErrorAndEnd(), ErrorCode::kNotAttested);
-    }
-  }
-  Client large(server.address);  // strangers may not even send much
-  ASSERT_TRUE(large.Greet().ok());
-  large.Send(Type::kMultiply, Buffer(5000));
-  EXPECT_EQ(large.ReceiveErrorAndEnd(), ErrorCode::kBadRequest);
-}
-
 TEST(ServerTest, CreateSaysWhatIsWrong) {
   SetLog("test", LogLevel::kError);
   const TinyStore store(kShapes);
@@ -281,6 +259,9 @@ TEST(ServerTest, CreateSaysWhatIsWrong) {
   EXPECT_EQ(far.code(), Code::kInvalidArgument);
   EXPECT_THAT(far.message(), HasSubstr("loopback"));
   EXPECT_EQ(create([](ServerOptions& o) { o.listen = "nonsense"; }).code(), Code::kInvalidArgument);
+  const Status open = create([](ServerOptions& o) { o.insecure_plaintext = false; });
+  EXPECT_EQ(open.code(), Code::kInvalidArgument);
+  EXPECT_THAT(open.message(), HasSubstr("gate"));
   EXPECT_EQ(create([](ServerOptions& o) { o.threads = 0; }).code(), Code::kInvalidArgument);
   EXPECT_EQ(create([](ServerOptions& o) { o.max_connections = 0; }).code(), Code::kInvalidArgument);
   EXPECT_EQ(create([](ServerOptions& o) { o.frame_timeout_ms = 0; }).code(),

@@ -22,7 +22,7 @@ inline ServerOptions TestOptions(const TinyStore& store) {
   options.store = store.path();
   options.listen = store.socket();
   options.frame_timeout_ms = 5000;
-  options.simulated_tee = true;
+  options.insecure_plaintext = true;
   options.isa = DetectIsa();
   return options;
 }

@@ -1,5 +1,7 @@
 #include "talaria/cloud/session.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
 #include <new>
 
@@ -11,6 +13,7 @@ namespace {
 using wire::ErrorCode;
 using wire::Type;
 
+constexpr uint32_t kMaxAttestFrameBytes = 1 + attest::kMaxClaimBytes;
 constexpr int kDrainSendTimeoutMs =
     10;  // between requests a socket's buffer is empty, unless the peer never reads
 
@@ -22,7 +25,7 @@ ErrorCode ToErrorCode(const Status& status) {
       return ErrorCode::kBadRequest;
     case Code::kUnsupported:
       return ErrorCode::kUnsupportedVersion;
-    case Code::kSessionEnded:
+    case Code::kUntrusted:
       return ErrorCode::kNotAttested;
     case Code::kCancelled:
       return ErrorCode::kDraining;
@@ -31,16 +34,32 @@ ErrorCode ToErrorCode(const Status& status) {
   }
 }
 
+// One transport under two owners: TLS, which may be in its handshake, and whoever aborts it.
+class Shared final : public wire::Transport {
+ public:
+  explicit Shared(std::shared_ptr<wire::Transport> inner) : inner_(std::move(inner)) {}
+  Status Send(std::initializer_list<Bytes> parts, int timeout_ms) override {
+    return inner_->Send(parts, timeout_ms);
+  }
+  Result<size_t> ReceiveSome(MutableBytes out, size_t min_bytes, int timeout_ms) override {
+    return inner_->ReceiveSome(out, min_bytes, timeout_ms);
+  }
+  void Shutdown() override { inner_->Shutdown(); }
+
+ private:
+  const std::shared_ptr<wire::Transport> inner_;
+};
+
 }  // namespace
 
 Session::Session(std::unique_ptr<wire::Transport> transport, const SessionContext& context)
-    : context_(context),
-      connection_(std::make_unique<wire::Connection>(std::move(transport), wire::kMinFrameLimit)),
-      attested_(context.simulated_tee) {}
+    : context_(context), socket_(std::move(transport)) {}
 
 void Session::Run() {
   try {
-    while (ServeOne()) {
+    if (Open()) {
+      while (ServeOne()) {
+      }
     }
   } catch (const std::bad_alloc&) {
     LogError("out of memory for a request; its connection is closed");
@@ -48,7 +67,36 @@ void Session::Run() {
   const std::lock_guard drain(replying_);
   const std::lock_guard lock(life_);
   connection_.reset();
+  socket_.reset();
   std::vector<uint8_t>().swap(buffer_);
+}
+
+// Until a peer is attested its frames are small: strangers must not make the server hold memory.
+bool Session::Open() {
+  std::unique_ptr<wire::Transport> transport = std::make_unique<Shared>(socket_);
+  if (context_.gate != nullptr) {
+    Result<std::unique_ptr<wire::TlsTransport>> tls =
+        wire::TlsAccept(std::move(transport), context_.gate->key(), wire::PeerKey::Any(),
+                        context_.frame_timeout_ms);
+    Status status = tls.status();
+    if (status.ok()) status = context_.gate->CheckKeyExchange((*tls)->group());
+    if (!status.ok()) {
+      LogWarning("refused a connection: " + status.ToString());
+      return false;
+    }
+    tls_ = tls->get();
+    transport = std::move(*tls);
+  }
+  auto connection = std::make_unique<wire::Connection>(std::move(transport), wire::kMinFrameLimit);
+  const std::lock_guard drain(replying_);
+  const std::lock_guard lock(life_);
+  connection_ = std::move(connection);
+  return true;
+}
+
+bool Session::IsAttested() const {
+  if (tls_ == nullptr) return true;
+  return attested_until_ && context_.gate->Now() < *attested_until_;
 }
 
 // False: the connection is over.
@@ -75,9 +123,10 @@ bool Session::ServeOne() {
 
 Status Session::Answer(const wire::Frame& frame) {
   if (frame.type == Type::kHello) return AnswerHello(frame.body);
-  // Before a channel is attested nothing but Hello is answered: a product with unit vectors would
-  // give the weights away.
-  if (!attested_) return Status(Code::kSessionEnded, "not attested");
+  if (frame.type == Type::kAttest) return AnswerAttest(frame.body);
+  // Before a channel is attested nothing else is answered: a product with unit vectors would give
+  // the weights away. The same when max_age is over: the CVM connects anew and is asked again.
+  if (!IsAttested()) return Status(Code::kUntrusted, "not attested");
   if (!greeted_) return Status(Code::kInvalidArgument, "a request before Hello");
   switch (frame.type) {
     case Type::kFetch:
@@ -95,12 +144,45 @@ Status Session::AnswerHello(Bytes body) {
   TALARIA_ASSIGN_OR_RETURN(const wire::Hello hello, wire::DecodeHello(body));
   if (greeted_) return Status(Code::kInvalidArgument, "a second Hello");
   greeted_ = true;
-  // Until here a frame was small: strangers must not make the server hold memory.
-  if (attested_) connection_->SetMaxFrameBytes(wire::kMaxFrameBytes);
   peer_max_frame_bytes_ = hello.max_frame_bytes;
+  TALARIA_ASSIGN_OR_RETURN(const uint64_t manifest_bytes,
+                           context_.store.StreamBytes({model::StreamKind::kManifest, 0}));
+  if (tls_ != nullptr) attested_until_ = context_.gate->AdmittedUntil(tls_->peer_key());
   wire::HelloReply reply;
   reply.identity = context_.store.identity();
+  reply.manifest_bytes = static_cast<uint32_t>(manifest_bytes);
+  reply.attested = IsAttested();
+  if (!reply.attested) {
+    if (getrandom(nonce_.data(), nonce_.size(), 0) != static_cast<ssize_t>(nonce_.size()))
+      return Status(Code::kInternal, "getrandom");
+    challenged_ = true;
+    reply.nonce = nonce_;
+  }
+  connection_->SetMaxFrameBytes(reply.attested ? wire::kMaxFrameBytes : kMaxAttestFrameBytes);
   return connection_->Send(Type::kHelloReply, {Encode(reply)}, context_.frame_timeout_ms);
+}
+
+// A nonce is used once, and a connection has one: whoever fails must connect anew.
+Status Session::AnswerAttest(Bytes body) {
+  if (!challenged_) return Status(Code::kInvalidArgument, "evidence that was not asked for");
+  challenged_ = false;
+  const auto judge = [&]() -> Result<Gate::Time> {
+    TALARIA_ASSIGN_OR_RETURN(const attest::Claim claim, attest::DecodeClaim(body));
+    TALARIA_ASSIGN_OR_RETURN(const auto exporter, tls_->Export(attest::kExporterLabel, nonce_));
+    return context_.gate->Admit(claim, attest::Channel{.role = attest::Role::kClientToCloud,
+                                                       .nonce = nonce_,
+                                                       .exporter = exporter,
+                                                       .cvm_key = tls_->peer_key(),
+                                                       .peer_key = tls_->own_key()});
+  };
+  const Result<Gate::Time> until = judge();
+  if (!until.ok()) {
+    LogWarning("refused a CVM: " + until.status().ToString());
+    return Status(Code::kUntrusted, "not attested");
+  }
+  attested_until_ = *until;
+  connection_->SetMaxFrameBytes(wire::kMaxFrameBytes);
+  return connection_->Send(Type::kAttested, {}, context_.frame_timeout_ms);
 }
 
 Status Session::AnswerFetch(Bytes body) {
@@ -155,7 +237,7 @@ void Session::Drain() {
 
 void Session::Abort() {
   const std::lock_guard lock(life_);
-  if (connection_ != nullptr) connection_->Shutdown();
+  if (socket_ != nullptr) socket_->Shutdown();
 }
 
 }  // namespace talaria::cloud

@@ -1,16 +1,20 @@
-// One connection of the cloud: reads a request, answers it, one after the other, until either side
-// ends it.
+// One connection of the cloud: TLS, Hello, the CVM's evidence, then it reads a request, answers it,
+// one after the other, until either side ends it.
 #ifndef TALARIA_CLOUD_SESSION_H_
 #define TALARIA_CLOUD_SESSION_H_
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
+#include "talaria/cloud/gate.h"
 #include "talaria/cloud/product_service.h"
 #include "talaria/model/store.h"
 #include "talaria/wire/connection.h"
+#include "talaria/wire/tls.h"
 
 namespace talaria::cloud {
 
@@ -21,7 +25,7 @@ struct SessionContext {
   const std::atomic<bool>& stopping;
   int idle_timeout_ms;
   int frame_timeout_ms;
-  bool simulated_tee;  // answer everything on channels that are not attested
+  Gate* gate;  // null: plaintext, and everything is answered to anybody (simulated TEE only)
 };
 
 class Session {
@@ -38,22 +42,30 @@ class Session {
   void Abort();
 
  private:
+  bool Open();
   bool ServeOne();
   // kInvalidArgument and kCorrupt: a bad request. kUnavailable: the reply could not be sent.
   Status Answer(const wire::Frame& frame);
   Status AnswerHello(Bytes body);
+  Status AnswerAttest(Bytes body);
   Status AnswerFetch(Bytes body);
   Status AnswerMultiply(Bytes body);
   Status AnswerPing(Bytes body);
   void SendDrain(int timeout_ms);
 
+  bool IsAttested() const;
+
   const SessionContext context_;
-  std::mutex life_;                               // guards the pointer, not what it points to
+  std::mutex life_;                               // guards the two pointers, not what they point to
+  std::shared_ptr<wire::Transport> socket_;       // below TLS, for Abort(); reset by Run() alone
   std::unique_ptr<wire::Connection> connection_;  // reset by Run() alone
   std::mutex replying_;   // held from the end of a request to the end of its reply, and by Drain()
   bool drained_ = false;  // guarded by replying_
   bool greeted_ = false;  // Run() only, like all below
-  bool attested_;
+  const wire::TlsTransport* tls_ = nullptr;  // the connection's; null: plaintext
+  std::array<uint8_t, attest::kNonceBytes> nonce_{};
+  bool challenged_ = false;  // the nonce is out and was not used yet
+  std::optional<Gate::Time> attested_until_;
   uint32_t peer_max_frame_bytes_ = wire::kMaxFrameBytes;
   std::vector<uint8_t> buffer_;  // of replies; grows to the largest one
 };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
@@ -10,7 +9,10 @@
 #include <optional>
 #include <thread>
 
+#include "talaria/attest/binding.h"
+#include "talaria/attest/claim.h"
 #include "talaria/base/log.h"
+#include "talaria/wire/tls.h"
 
 namespace talaria::cvm {
 namespace {
@@ -35,8 +37,9 @@ struct CloudLink::Impl {
   CloudLinkOptions options;
   wire::Endpoint endpoint;
 
-  std::mutex call_mutex;  // one exchange at a time; guards the members of this paragraph
-  Digest identity{};      // of the last Hello
+  std::mutex call_mutex;        // one exchange at a time; guards the members of this paragraph
+  Digest identity{};            // of the last Hello
+  uint32_t manifest_bytes = 0;  // the same
   uint64_t next_call = 0;
   uint64_t closed_sent = 0, closed_received = 0;  // bytes of connections that are gone
   std::optional<ErrorCode> last_error;
@@ -113,17 +116,70 @@ struct CloudLink::Impl {
     return frame;
   }
 
-  Status ConnectOnce(int timeout_ms) {
+  // *tls is the channel below `connection`, null for plaintext.
+  Status OpenChannel(int timeout_ms, const wire::TlsTransport** tls) {
+    *tls = nullptr;
     Result<std::unique_ptr<wire::Transport>> transport =
         wire::Connect(endpoint, std::min(timeout_ms, options.connect_timeout_ms));
     if (!transport.ok()) return Status(Code::kUnavailable, transport.status().message());
+    if (options.security != nullptr) {
+      Result<std::unique_ptr<wire::TlsTransport>> secured =
+          wire::TlsConnect(std::move(*transport), options.security->key,
+                           wire::PeerKey::Pinned(options.security->provider_key), timeout_ms);
+      // Whoever answers with another key is not the cloud: as if nobody had answered.
+      if (!secured.ok())
+        return Status(Code::kUnavailable,
+                      "the channel to the cloud: " + secured.status().message());
+      *tls = secured->get();
+      transport = std::unique_ptr<wire::Transport>(std::move(*secured));
+    }
+    std::lock_guard lock(state_mutex);
+    if (ended) return Ended();
+    if (shut_down) return Status(Code::kCancelled, "the link was shut down");
+    connection =
+        std::make_unique<Connection>(std::move(transport).value(), options.max_frame_bytes);
+    return OkStatus();
+  }
+
+  Status CheckIdentity(const wire::HelloReply& reply) {
     {
       std::lock_guard lock(state_mutex);
-      if (ended) return Ended();
-      if (shut_down) return Status(Code::kCancelled, "the link was shut down");
-      connection =
-          std::make_unique<Connection>(std::move(transport).value(), options.max_frame_bytes);
+      if (!pinned || *pinned == reply.identity) return OkStatus();
     }
+    return Violation("it serves another model than the one that is pinned");
+  }
+
+  // Nothing is given to us before, so nothing is lost by a provider that wants no evidence.
+  Status Attest(const wire::TlsTransport& tls, const std::array<uint8_t, 32>& nonce) {
+    const CloudSecurity& security = *options.security;
+    TALARIA_ASSIGN_OR_RETURN(const auto exporter, tls.Export(attest::kExporterLabel, nonce));
+    const attest::ReportData report_data =
+        attest::ReportDataFor({.role = attest::Role::kClientToCloud,
+                               .type = security.attester.type(),
+                               .nonce = nonce,
+                               .exporter = exporter,
+                               .cvm_key = tls.own_key(),
+                               .peer_key = tls.peer_key(),
+                               .context = DigestOf(security.context)});
+    Result<attest::Evidence> evidence = security.attester.Attest(
+        report_data, Clock::now() + milliseconds(options.attest_timeout_ms));
+    if (!evidence.ok()) return evidence.status().Annotate("evidence for the cloud");
+    const std::vector<uint8_t> claim =
+        Encode(attest::Claim{security.context, std::move(*evidence)});
+    TALARIA_RETURN_IF_ERROR(
+        connection->Send(Type::kAttest, {Bytes(claim)}, options.attest_timeout_ms));
+    Result<Frame> frame = Receive(options.attest_timeout_ms);
+    if (!frame.ok()) {
+      if (last_error != ErrorCode::kNotAttested) return frame.status();
+      return Status(Code::kUntrusted, "the provider's policy does not accept this CVM's evidence");
+    }
+    if (frame->type != Type::kAttested || !frame->body.empty()) return Violation("no Attested");
+    return OkStatus();
+  }
+
+  Status ConnectOnce(int timeout_ms) {
+    const wire::TlsTransport* tls = nullptr;
+    TALARIA_RETURN_IF_ERROR(OpenChannel(timeout_ms, &tls));
     wire::Hello hello;
     hello.max_frame_bytes = options.max_frame_bytes;
     TALARIA_RETURN_IF_ERROR(
@@ -132,15 +188,13 @@ struct CloudLink::Impl {
     if (frame.type != Type::kHelloReply) return Violation("no HelloReply");
     const Result<wire::HelloReply> reply = wire::DecodeHelloReply(frame.body);
     if (!reply.ok()) return Violation(reply.status().message());
-    {
-      std::lock_guard lock(state_mutex);
-      if (!pinned || *pinned == reply->identity) {
-        identity = reply->identity;
-        peer_max_frame.store(reply->max_frame_bytes, std::memory_order_relaxed);
-        return OkStatus();
-      }
-    }
-    return Violation("it serves another model than the one that is pinned");
+    TALARIA_RETURN_IF_ERROR(CheckIdentity(*reply));
+    identity = reply->identity;
+    manifest_bytes = reply->manifest_bytes;
+    peer_max_frame.store(reply->max_frame_bytes, std::memory_order_relaxed);
+    if (reply->attested) return OkStatus();
+    if (tls == nullptr) return Violation("it wants evidence over a channel without TLS");
+    return Attest(*tls, reply->nonce);
   }
 
   // Connects if there is no connection, again and again until `deadline`: a cloud that restarts
@@ -174,10 +228,9 @@ struct CloudLink::Impl {
   }
 
   // One request and its one reply: `send` writes the request, the same bytes each time; `accept`
-  // checks and copies the reply, or returns an error that makes it a violation. With
-  // `stop_on_refusal` an Error{bad request} is final at once.
+  // checks and copies the reply, or returns an error that makes it a violation.
   template <class Send, class Accept>
-  Status Exchange(Type reply_type, bool stop_on_refusal, Send send, Accept accept) {
+  Status Exchange(Type reply_type, Send send, Accept accept) {
     TALARIA_RETURN_IF_ERROR(CheckOpen());
     const milliseconds budget(options.idle_timeout_ms + kRetryAllowanceMs);
     Clock::time_point deadline = Clock::now() + budget;
@@ -201,7 +254,6 @@ struct CloudLink::Impl {
       }
       Close();
       if (status.code() != Code::kUnavailable) return FinalStatus(status);
-      if (stop_on_refusal && last_error == ErrorCode::kBadRequest) return status;
       if (attempt == 0) {
         const Clock::time_point now = Clock::now();
         deadline =
@@ -220,12 +272,11 @@ struct CloudLink::Impl {
   }
 
   // One chunk. call_mutex is held.
-  Status FetchChunk(model::StreamId stream, uint64_t offset, MutableBytes out,
-                    bool stop_on_refusal) {
+  Status FetchChunk(model::StreamId stream, uint64_t offset, MutableBytes out) {
     const std::vector<uint8_t> request =
         wire::Encode(wire::Fetch{stream, offset, static_cast<uint32_t>(out.size())});
     return Exchange(
-        Type::kChunk, stop_on_refusal,
+        Type::kChunk,
         [&](Connection& c, int timeout_ms) {
           return c.Send(Type::kFetch, {Bytes(request)}, timeout_ms);
         },
@@ -276,8 +327,7 @@ Status CloudLink::Fetch(model::StreamId stream, uint64_t offset, MutableBytes ou
   std::lock_guard lock(impl_->call_mutex);
   while (!out.empty()) {
     const size_t n = std::min(out.size(), impl_->ChunkLimit());
-    TALARIA_RETURN_IF_ERROR(
-        impl_->FetchChunk(stream, offset, out.first(n), /*stop_on_refusal=*/false));
+    TALARIA_RETURN_IF_ERROR(impl_->FetchChunk(stream, offset, out.first(n)));
     offset += n;
     out = out.subspan(n);
   }
@@ -286,29 +336,20 @@ Status CloudLink::Fetch(model::StreamId stream, uint64_t offset, MutableBytes ou
 
 Result<std::string> CloudLink::FetchManifest(const Digest& identity, size_t max_bytes) {
   std::lock_guard lock(impl_->call_mutex);
-  std::string text;
-  size_t step = size_t{64} << 10;
-  bool near_end = false;  // a range was refused: fewer than 2 * step bytes are left
-  while (Sha256Of(AsBytes(text)) != identity) {
-    // Always a power of two, so that halving after a refusal reaches every remainder.
-    step = std::bit_floor(std::min({step, impl_->ChunkLimit(), max_bytes - text.size()}));
-    if (step == 0) return impl_->Violation("its manifest has not the digest that it named");
-    const size_t have = text.size();
-    text.resize(have + step);
-    const Status status = impl_->FetchChunk(
+  TALARIA_RETURN_IF_ERROR(impl_->CheckOpen());
+  TALARIA_RETURN_IF_ERROR(impl_->EnsureConnected(
+      Clock::now() + milliseconds(impl_->options.idle_timeout_ms + kRetryAllowanceMs)));
+  if (impl_->manifest_bytes > max_bytes) return impl_->Violation("its manifest is too large");
+  std::string text(impl_->manifest_bytes, '\0');
+  for (size_t have = 0; have < text.size();) {
+    const size_t step = std::min(text.size() - have, impl_->ChunkLimit());
+    TALARIA_RETURN_IF_ERROR(impl_->FetchChunk(
         {model::StreamKind::kManifest, 0}, have,
-        MutableBytes(reinterpret_cast<uint8_t*>(text.data()), text.size()).subspan(have),
-        /*stop_on_refusal=*/true);
-    if (!status.ok()) {
-      if (impl_->last_error != ErrorCode::kBadRequest) return status;
-      text.resize(have);
-      near_end = true;
-    } else if (!near_end) {
-      step *= 2;
-      continue;
-    }
-    step /= 2;
+        MutableBytes(reinterpret_cast<uint8_t*>(text.data()), text.size()).subspan(have, step)));
+    have += step;
   }
+  if (Sha256Of(AsBytes(text)) != identity)
+    return impl_->Violation("its manifest has not the digest that it named");
   return text;
 }
 
@@ -321,7 +362,7 @@ Status CloudLink::Multiply(uint32_t group, uint32_t rows, Bytes planes, MutableB
   wire::EncodeTo(request, header);
   impl_->calls.fetch_add(1, std::memory_order_relaxed);
   return impl_->Exchange(
-      Type::kProduct, /*stop_on_refusal=*/false,
+      Type::kProduct,
       [&](Connection& c, int timeout_ms) {
         return c.Send(Type::kMultiply, {Bytes(header), planes}, timeout_ms);
       },

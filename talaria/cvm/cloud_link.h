@@ -1,35 +1,50 @@
-// The CVM's way to the cloud: connects, says Hello, pins the model identity, fetches streams, and
-// carries one call at a time.
+// The CVM's way to the cloud: connects, checks the provider's key, says Hello, pins the model
+// identity, attests itself, fetches streams, and carries one call at a time.
 //
 //   transport failure (connect, reset, end, time-out, Error, Drain)  -> the connection is closed
 //   unread, the identical bytes go
 //       out on another one, at most max_retries times; then kUnavailable, and the link stays usable
-//   protocol violation (length, type, wrong call, group, rows, size)  -> kSessionEnded, at once and
-//   from then on
+//   the provider's policy refuses our evidence                        -> kUntrusted, without
+//   retries protocol violation (length, type, wrong call, group, rows, size)  -> kSessionEnded, at
+//   once and from then on
 #ifndef TALARIA_CVM_CLOUD_LINK_H_
 #define TALARIA_CVM_CLOUD_LINK_H_
 
 #include <memory>
 #include <string>
 
+#include "talaria/attest/attester.h"
+#include "talaria/attest/context.h"
 #include "talaria/base/bytes.h"
 #include "talaria/base/digest.h"
 #include "talaria/base/result.h"
 #include "talaria/model/stream.h"
 #include "talaria/wire/connection.h"
+#include "talaria/wire/tls_key.h"
 
 namespace talaria::cvm {
+
+// Of an attested channel. What it points to outlives the link.
+struct CloudSecurity {
+  const wire::TlsKey& key;  // per boot; the one that evidence binds
+  Digest provider_key;      // SHA-256 of the provider's SPKI: no other server gets evidence
+  attest::Attester& attester;
+  attest::Context context;
+};
 
 struct CloudLinkOptions {
   std::string endpoint;  // unix:PATH or HOST:PORT
   Digest identity{};     // the model that is expected; zero = take the cloud's (only before set-up
                          // pins it)
+  std::shared_ptr<const CloudSecurity> security = {};  // null: plaintext (simulated TEE only)
   int connect_timeout_ms = 2000;
   int idle_timeout_ms = 3000;  // no byte for that long while a reply is due
   // Further connections on which the identical bytes are sent. Counted from a failed attempt's last
   // sign of life, all further ones together may take idle_timeout_ms + 800 ms: with the defaults a
   // lost cloud is an error within 5 s.
   int max_retries = 2;
+  // For making evidence and for the provider's judgement, on top: a TDX quote takes seconds.
+  int attest_timeout_ms = 30000;
   uint32_t max_frame_bytes = wire::kMaxFrameBytes;
 };
 
@@ -52,9 +67,8 @@ class CloudLink {
   void PinIdentity(const Digest& identity);
   // Exactly out.size() bytes of a stream. The bytes are unchecked: the caller compares digests.
   Status Fetch(model::StreamId stream, uint64_t offset, MutableBytes out);
-  // The bytes of the manifest, at most `max_bytes`, whose SHA-256 is `identity`. Its size is
-  // nowhere announced: the cloud refuses ranges that reach past the end, and the digest says when
-  // all of it is there.
+  // The bytes of the manifest, as many as the cloud announced and at most `max_bytes`, whose
+  // SHA-256 is `identity`.
   Result<std::string> FetchManifest(const Digest& identity, size_t max_bytes);
 
   // Sends rows x [6][d_padded] planes and receives rows x [o_padded] x 6 bytes into `residues`

@@ -58,7 +58,7 @@ TEST(CloudLinkTest, IdentityFetchAndMultiply) {
   EXPECT_GT(stats.bytes_received, residues.size());
 }
 
-// The size of a manifest is nowhere announced; every size has to be found.
+// Whole chunks, parts of one, and one byte.
 TEST(CloudLinkTest, FetchManifestOfAnySize) {
   for (const size_t size : {size_t{1}, size_t{2}, size_t{4095}, size_t{65535}, size_t{65536},
                             size_t{65537}, size_t{200001}, size_t{5000000}}) {
@@ -123,6 +123,8 @@ TEST(CloudLinkTest, RowsThatFitTheFrames) {
     wire::HelloReply hello;
     hello.identity = SharedModel().identity();
     hello.max_frame_bytes = 4096;
+    hello.manifest_bytes = 1;
+    hello.attested = true;
     reply.frame = FakeCloud::Frame(Type::kHelloReply, wire::Encode(hello));
   });
   const auto link = MakeLink(cloud);

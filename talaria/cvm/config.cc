@@ -167,29 +167,29 @@ class Reader {
   Status status_;
 };
 
-// Without attested channels, nothing of the CVM may be reached from, or reach, another machine.
-void CheckEndpoint(Reader& reader, std::string_view key, const std::string& text) {
+// A CVM that anybody can imitate must not be reached from, or reach, another machine.
+void CheckEndpoint(Reader& reader, std::string_view key, const std::string& text,
+                   bool simulated_tee) {
   if (!reader.ok()) return;
   const auto endpoint = wire::Endpoint::Parse(text);
   if (!endpoint.ok())
     return reader.Reject(key, "is not an endpoint: " + endpoint.status().message());
-  if (!endpoint->IsLocal()) {
+  if (simulated_tee && !endpoint->IsLocal()) {
     reader.Reject(key,
-                  "must be a Unix socket (unix:PATH) or a loopback address: attested channels do "
-                  "not exist yet");
+                  "must be a Unix socket (unix:PATH) or a loopback address with "
+                  "--insecure-simulated-tee");
   }
 }
 
-void CheckIdentity(Reader& reader, const std::string& identity, bool simulated_tee) {
-  if (!reader.ok()) return;
-  if (identity == "any") {
-    if (!simulated_tee)
-      reader.Reject("identity", "may be \"any\" only together with --insecure-simulated-tee");
-    return;
-  }
+void CheckPlaintext(Reader& reader, bool plaintext, bool simulated_tee) {
+  if (reader.ok() && plaintext && !simulated_tee)
+    reader.Reject("plaintext", "may be true only together with --insecure-simulated-tee");
+}
+
+void CheckHex(Reader& reader, std::string_view key, const std::string& text, bool mandatory) {
   Digest digest;
-  if (!FromHex(identity, digest))
-    reader.Reject("identity", "must be 64 lower-case hexadecimal digits");
+  if (reader.ok() && (mandatory || !text.empty()) && !FromHex(text, digest))
+    reader.Reject(key, "must be 64 lower-case hexadecimal digits");
 }
 
 }  // namespace
@@ -208,20 +208,28 @@ Result<Config> ParseConfig(std::string_view text, const std::string& name, bool 
   reader.Table("cloud");
   reader.Require("endpoint");
   reader.String("endpoint", config.cloud_endpoint);
-  CheckEndpoint(reader, "endpoint", config.cloud_endpoint);
+  CheckEndpoint(reader, "endpoint", config.cloud_endpoint, simulated_tee);
+  reader.Bool("plaintext", config.cloud_plaintext);
+  CheckPlaintext(reader, config.cloud_plaintext, simulated_tee);
+  if (!config.cloud_plaintext) reader.Require("provider_key");
+  reader.String("provider_key", config.provider_key);
+  CheckHex(reader, "provider_key", config.provider_key, !config.cloud_plaintext);
   reader.Integer("idle_timeout_ms", 100, 600000, config.idle_timeout_ms);
   reader.Integer("max_retries", 0, 10, config.max_retries);
 
   reader.Table("model");
   reader.Require("identity");
   reader.String("identity", config.identity);
-  CheckIdentity(reader, config.identity, simulated_tee);
+  const bool any_identity = config.identity == "any";
+  if (!any_identity) CheckHex(reader, "identity", config.identity, true);
   reader.Integer("check_vectors", 1, 2, config.check_vectors);
 
   reader.Table("server");
   reader.Require("listen");
   reader.String("listen", config.listen);
-  CheckEndpoint(reader, "listen", config.listen);
+  CheckEndpoint(reader, "listen", config.listen, simulated_tee);
+  reader.Bool("plaintext", config.server_plaintext);
+  CheckPlaintext(reader, config.server_plaintext, simulated_tee);
   reader.Integer("context", 64u, 1u << 20, config.context);
   reader.Integer("slots", 1, 64, config.slots);
   reader.Integer("threads", 1, 256, config.threads);
@@ -229,6 +237,17 @@ Result<Config> ParseConfig(std::string_view text, const std::string& name, bool 
   reader.Bool("prompt_cache", config.prompt_cache);
   if (reader.ok() && config.context / static_cast<uint32_t>(config.slots) < 64)
     reader.Reject("slots", "leaves less than 64 tokens of context each");
+
+  reader.Table("tenant");
+  const bool attested = !config.server_plaintext || !config.cloud_plaintext;
+  if (attested) reader.Require("key");
+  reader.String("key", config.tenant_key);
+  CheckHex(reader, "key", config.tenant_key, attested);
+
+  reader.Table("tee");
+  reader.String("report_folder", config.report_folder);
+  if (reader.ok() && !config.report_folder.starts_with('/'))
+    reader.Reject("report_folder", "must be an absolute path");
 
   reader.Table("masks");
   reader.Size("pool_bytes", 0, kMaxSize, config.pool_bytes);
@@ -243,6 +262,13 @@ Result<Config> ParseConfig(std::string_view text, const std::string& name, bool 
       reader.Reject(key, "must be an absolute path");
   }
   TALARIA_RETURN_IF_ERROR(reader.Finish());
+  // What is attested must be known before the cloud says anything.
+  if (any_identity && attested) {
+    return Status(Code::kInvalidArgument,
+                  name +
+                      ": model.identity may be \"any\" only where both cloud.plaintext and "
+                      "server.plaintext are true");
+  }
   return config;
 }
 

@@ -14,19 +14,26 @@ namespace talaria::cvm {
 
 struct Config {
   // [cloud]
-  std::string cloud_endpoint;  // mandatory
+  std::string cloud_endpoint;    // mandatory
+  std::string provider_key;      // SHA-256 of its SPKI, 64 hex digits; mandatory unless plaintext
+  bool cloud_plaintext = false;  // no TLS, no evidence: only with the simulated TEE
   int idle_timeout_ms = 3000;
   int max_retries = 2;
   // [model]
-  std::string identity;   // 64 hex digits; mandatory ("any" only with the simulated TEE)
+  std::string identity;   // 64 hex digits; mandatory ("any" only if both are plaintext)
   int check_vectors = 2;  // 1 or 2
   // [server]
-  std::string listen;       // mandatory: unix:PATH or HOST:PORT
-  uint32_t context = 4096;  // tokens
-  int slots = 1;            // requests at a time
-  int threads = 1;          // of llama.cpp
+  std::string listen;             // mandatory: unix:PATH or HOST:PORT
+  bool server_plaintext = false;  // no TLS, no evidence, no users: only with the simulated TEE
+  uint32_t context = 4096;        // tokens
+  int slots = 1;                  // requests at a time
+  int threads = 1;                // of llama.cpp
   uint32_t max_body_bytes = 8u << 20;
   bool prompt_cache = false;  // reuse of prompt prefixes, within one user; shows up as latency
+  // [tenant]
+  std::string tenant_key;  // raw Ed25519 public key, 64 hex digits; mandatory unless both plaintext
+  // [tee]
+  std::string report_folder = "/sys/kernel/config/tsm/report";  // Linux's configfs-tsm
   // [masks]
   uint64_t pool_bytes = 0;  // 0: two batches per group
   int fill_threads = 1;
@@ -38,8 +45,8 @@ struct Config {
   Digest digest{};  // SHA-256 of the file's bytes
 };
 
-// Sizes are integers (bytes) or strings such as "900 MiB". Endpoints must be local (a Unix socket
-// or a loopback address) as long as the simulated TEE is the only one. `name` stands in error
+// Sizes are integers (bytes) or strings such as "900 MiB". With the simulated TEE endpoints must be
+// local (a Unix socket or a loopback address). `name` stands in error
 // messages: "name:line: table.key says what is wrong". kInvalidArgument.
 Result<Config> ParseConfig(std::string_view text, const std::string& name, bool simulated_tee);
 // The same for a file. kNotFound, kIo, kInvalidArgument.

@@ -35,8 +35,11 @@ void FlushDenormals() {
 
 engine::CallStatus ToCallStatus(const Result<MultiplyResult>& result) {
   if (result.ok()) return result->finite ? engine::CallStatus::kOk : engine::CallStatus::kNotFinite;
-  return result.status().code() == Code::kUnavailable ? engine::CallStatus::kFailed
-                                                      : engine::CallStatus::kEnded;
+  // A provider that no longer accepts our evidence is as good as lost; nothing was wrong with a
+  // reply.
+  const Code code = result.status().code();
+  return code == Code::kUnavailable || code == Code::kUntrusted ? engine::CallStatus::kFailed
+                                                                : engine::CallStatus::kEnded;
 }
 
 class Host final : public EngineHost {

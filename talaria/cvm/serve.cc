@@ -128,6 +128,11 @@ Result<std::unique_ptr<Server>> Server::Create(ServeOptions options,
   ServiceOptions service;
   service.config = config;
   service.platform = options.platform;
+  std::shared_ptr<BootIdentity> identity;
+  if (!config.cloud_plaintext || !config.server_plaintext) {
+    TALARIA_ASSIGN_OR_RETURN(identity, MakeBootIdentity(config, options.platform.simulated_tee));
+  }
+  if (!config.cloud_plaintext) service.identity = identity;
   service.on_progress = std::move(options.on_progress);
   service.engine = [config, program](const model::Manifest& manifest, const RunFolder& folder) {
     EngineOptions engine;
@@ -143,9 +148,14 @@ Result<std::unique_ptr<Server>> Server::Create(ServeOptions options,
   return std::unique_ptr<Server>(std::move(server));
 }
 
-Result<ServePlan> PlanServe(const Config& config) {
+Result<ServePlan> PlanServe(const Config& config, bool simulated_tee) {
   CloudLinkOptions link;
   link.endpoint = config.cloud_endpoint;
+  std::shared_ptr<BootIdentity> identity_of_boot;
+  if (!config.cloud_plaintext) {
+    TALARIA_ASSIGN_OR_RETURN(identity_of_boot, MakeBootIdentity(config, simulated_tee));
+    link.security = MakeCloudSecurity(config, *identity_of_boot);
+  }
   link.idle_timeout_ms = config.idle_timeout_ms;
   TALARIA_ASSIGN_OR_RETURN(const std::unique_ptr<CloudLink> cloud, CloudLink::Create(link));
   Digest identity{};

@@ -44,8 +44,9 @@ struct ServePlan {
   std::string text;
   Status fits;  // kResourceExhausted with the numbers
 };
-// Asks the cloud for its manifest. kUnavailable, kSessionEnded (not the pinned model), kCorrupt.
-Result<ServePlan> PlanServe(const Config& config);
+// Asks the cloud for its manifest, attested as serving would be. kUnavailable, kUntrusted,
+// kSessionEnded (not the pinned model), kCorrupt; without a TEE as MakeBootIdentity says.
+Result<ServePlan> PlanServe(const Config& config, bool simulated_tee);
 
 }  // namespace talaria::cvm
 

@@ -37,6 +37,7 @@ class ServeTest : public ::testing::Test {
     model_.Seal();
     cloud_ = std::make_unique<FakeCloud>(model_);
     config_.cloud_endpoint = cloud_->endpoint();
+    config_.cloud_plaintext = config_.server_plaintext = true;
     config_.identity = ToHex(model_.identity());
     config_.idle_timeout_ms = 500;
     config_.listen = "unix:" + folder_.path() + "/front.sock";
@@ -228,23 +229,23 @@ TEST_F(ServeTest, MissingPartsAreNamedBeforeAnythingStarts) {
 
 TEST_F(ServeTest, ThePlanHasTheNumbers) {
   MakeModel("tiny");
-  auto plan = PlanServe(config_);
+  auto plan = PlanServe(config_, true);
   ASSERT_TRUE(plan.ok()) << plan.status().ToString();
   EXPECT_TRUE(plan->fits.ok()) << plan->fits.ToString();
   EXPECT_THAT(plan->text, HasSubstr("tiny"));
   EXPECT_THAT(plan->text, HasSubstr(config_.identity));
   EXPECT_THAT(plan->text, HasSubstr("mask pools"));
   config_.pool_bytes = 1;
-  EXPECT_EQ(PlanServe(config_)->fits.code(), Code::kResourceExhausted);
+  EXPECT_EQ(PlanServe(config_, true)->fits.code(), Code::kResourceExhausted);
   config_.pool_bytes = uint64_t{1} << 49;
-  EXPECT_EQ(PlanServe(config_)->fits.code(), Code::kResourceExhausted);
+  EXPECT_EQ(PlanServe(config_, true)->fits.code(), Code::kResourceExhausted);
   config_.pool_bytes = 0;
   config_.identity = "any";
-  EXPECT_TRUE(PlanServe(config_).ok());
+  EXPECT_TRUE(PlanServe(config_, true).ok());
   config_.identity = std::string(64, 'c');
-  EXPECT_FALSE(PlanServe(config_).ok());
+  EXPECT_FALSE(PlanServe(config_, true).ok());
   cloud_->Stop();
-  EXPECT_EQ(PlanServe(config_).status().code(), Code::kUnavailable);
+  EXPECT_EQ(PlanServe(config_, true).status().code(), Code::kUnavailable);
 }
 
 }  // namespace

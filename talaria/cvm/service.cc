@@ -113,6 +113,14 @@ Result<std::string> FindPlugin(const std::string& configured) {
   return path;
 }
 
+std::shared_ptr<const CloudSecurity> MakeCloudSecurity(const Config& config,
+                                                       BootIdentity& identity) {
+  Digest provider_key{};
+  TALARIA_CHECK(FromHex(config.provider_key, provider_key));
+  return std::make_shared<CloudSecurity>(
+      CloudSecurity{identity.key, provider_key, *identity.attester, identity.context});
+}
+
 Service::Service(ServiceOptions options, std::unique_ptr<Launcher> launcher, RunFolder run_folder)
     : options_(std::move(options)),
       launcher_(std::move(launcher)),
@@ -122,8 +130,11 @@ Result<std::unique_ptr<Service>> Service::Create(ServiceOptions options,
                                                  std::unique_ptr<Launcher> launcher) {
   TALARIA_ASSIGN_OR_RETURN(options.config.plugin, FindPlugin(options.config.plugin));
   TALARIA_ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Create(options.config.run_dir));
+  TALARIA_CHECK((options.identity == nullptr) == options.config.cloud_plaintext);
   CloudLinkOptions link;
   link.endpoint = options.config.cloud_endpoint;
+  if (options.identity != nullptr)
+    link.security = MakeCloudSecurity(options.config, *options.identity);
   link.idle_timeout_ms = options.config.idle_timeout_ms;
   link.max_retries = options.config.max_retries;
   TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<CloudLink> created, CloudLink::Create(link));

@@ -20,6 +20,7 @@
 
 #include "talaria/base/cpu.h"
 #include "talaria/base/result.h"
+#include "talaria/cvm/boot_identity.h"
 #include "talaria/cvm/cloud_link.h"
 #include "talaria/cvm/config.h"
 #include "talaria/cvm/engine_host.h"
@@ -65,6 +66,8 @@ using SessionFactory = std::function<Result<std::unique_ptr<Session>>(
 struct ServiceOptions {
   Config config;
   Platform platform;
+  // Who we are towards the cloud; null exactly when config.cloud_plaintext.
+  std::shared_ptr<BootIdentity> identity = {};
   MaskFactory masks = MakeMaskPool;
   SessionFactory session = {};  // empty: a Session
   // The child, once the model is known; the service fills in the plug-in's path and the sandbox
@@ -124,6 +127,10 @@ class Service {
   std::unique_ptr<EngineHost> host_;
   mutable std::mutex stop_mutex_;  // guards which of the parts above exist, for Stop()
 };
+
+// Refers to `identity`.
+std::shared_ptr<const CloudSecurity> MakeCloudSecurity(const Config& config,
+                                                       BootIdentity& identity);
 
 // The fixed argument list of llama-server (doc/http.md says what each is for). Nothing of a
 // configuration or a manifest gets in but numbers, the checked alias and the socket's path.

@@ -156,7 +156,7 @@ TEST(ConnectionTest, UnknownTypesAndEmptyFramesAreViolations) {
     Buffer stream;
     AppendFrame(stream, static_cast<Type>(type), RandomBytes(3, 1));
     const Result<Frame> frame = FromMemory(stream, 100).connection->Receive(0);
-    EXPECT_EQ(frame.status().code(), type >= 1 && type <= 10 ? Code::kOk : Code::kCorrupt) << type;
+    EXPECT_EQ(frame.status().code(), type >= 1 && type <= 12 ? Code::kOk : Code::kCorrupt) << type;
   }
   EXPECT_EQ(FromMemory({0, 0, 0, 0, 1}, 100).connection->Receive(0).status().code(),
             Code::kCorrupt);

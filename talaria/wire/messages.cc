@@ -62,7 +62,8 @@ Result<Header> DecodeCall(Bytes body, Bytes* rest, std::string_view what) {
 }  // namespace
 
 bool IsType(uint8_t value) {
-  return value >= static_cast<uint8_t>(Type::kHello) && value <= static_cast<uint8_t>(Type::kDrain);
+  return value >= static_cast<uint8_t>(Type::kHello) &&
+         value <= static_cast<uint8_t>(Type::kAttested);
 }
 
 std::vector<uint8_t> Encode(const Hello& m) {
@@ -79,6 +80,9 @@ std::vector<uint8_t> Encode(const HelloReply& m) {
   writer.U16(m.version);
   writer.Raw(m.identity);
   writer.U32(m.max_frame_bytes);
+  writer.U32(m.manifest_bytes);
+  writer.U8(m.attested ? 1 : 0);
+  writer.Raw(m.nonce);
   return out;
 }
 
@@ -122,7 +126,16 @@ Result<HelloReply> DecodeHelloReply(Bytes body) {
   HelloReply out;
   out.identity = in.Array<32>();
   out.max_frame_bytes = in.U32();
-  if (!in.AtEnd() || !IsFrameLimit(out.max_frame_bytes)) return Malformed("HelloReply");
+  out.manifest_bytes = in.U32();
+  const uint8_t attested = in.U8();
+  out.attested = attested == 1;
+  out.nonce = in.Array<32>();
+  // A nonce exactly when there is something to attest.
+  const bool has_nonce = out.nonce != std::array<uint8_t, 32>{};
+  if (!in.AtEnd() || !IsFrameLimit(out.max_frame_bytes) || out.manifest_bytes == 0 ||
+      attested > 1 || has_nonce == out.attested) {
+    return Malformed("HelloReply");
+  }
   return out;
 }
 

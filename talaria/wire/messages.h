@@ -4,7 +4,9 @@
 //
 //   CVM                                   cloud
 //   Hello {version, limits}      ->                     exactly once, first
-//                                <-       HelloReply {version, model identity, limits}
+//                                <-       HelloReply {version, model identity, limits, challenge}
+//   Attest {context, evidence}   ->                     unless the channel is attested already
+//                                <-       Attested
 //   Fetch {stream, offset, n}    ->
 //                                <-       Chunk {stream, offset, bytes}
 //   Multiply {call, group, rows, planes}  ->
@@ -13,6 +15,7 @@
 #ifndef TALARIA_WIRE_MESSAGES_H_
 #define TALARIA_WIRE_MESSAGES_H_
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -23,7 +26,7 @@
 
 namespace talaria::wire {
 
-inline constexpr uint16_t kProtocolVersion = 1;
+inline constexpr uint16_t kProtocolVersion = 2;
 inline constexpr uint32_t kMaxFrameBytes = 64u << 20;  // length field; nobody may announce more
 inline constexpr size_t kFrameHeaderBytes = 5;
 inline constexpr uint32_t kMinFrameLimit = 4096;  // nobody may announce less
@@ -40,6 +43,8 @@ enum class Type : uint8_t {
   kPing = 8,
   kPong = 9,
   kDrain = 10,
+  kAttest = 11,  // body: attest::Claim (attest/claim.h)
+  kAttested = 12,
 };
 enum class ErrorCode : uint16_t {
   kBadRequest = 1,
@@ -58,6 +63,9 @@ struct HelloReply {
   uint16_t version = kProtocolVersion;
   Digest identity{};
   uint32_t max_frame_bytes = kMaxFrameBytes;  // the cloud's limit, kMinFrameLimit..kMaxFrameBytes
+  uint32_t manifest_bytes = 0;                // >= 1
+  bool attested = false;  // the channel's key is attested; otherwise only Attest is answered
+  std::array<uint8_t, 32> nonce{};  // for Attest; zero when attested
 };
 struct Fetch {
   model::StreamId stream;
@@ -89,7 +97,7 @@ inline constexpr size_t kChunkHeaderBytes = 13;  // u8 kind, u32 matrix, u64 off
 // Whether a byte is the number of a frame type.
 bool IsType(uint8_t value);
 
-// Bodies (without the frame header). Ping, Pong and Drain have empty ones.
+// Bodies (without the frame header). Ping, Pong, Drain and Attested have empty ones.
 std::vector<uint8_t> Encode(const Hello& m);
 std::vector<uint8_t> Encode(const HelloReply& m);
 std::vector<uint8_t> Encode(const Fetch& m);
@@ -105,7 +113,7 @@ Result<Hello> DecodeHello(Bytes body);
 Result<HelloReply> DecodeHelloReply(Bytes body);
 Result<Fetch> DecodeFetch(Bytes body);
 Result<ErrorMessage> DecodeError(Bytes body);
-Status DecodeEmpty(Bytes body);  // Ping, Pong, Drain
+Status DecodeEmpty(Bytes body);  // Ping, Pong, Drain, Attested
 Result<ChunkHeader> DecodeChunk(Bytes body, Bytes* rest);
 Result<MultiplyHeader> DecodeMultiply(Bytes body, Bytes* rest);
 Result<ProductHeader> DecodeProduct(Bytes body, Bytes* rest);

@@ -76,27 +76,37 @@ def wrong_settings(context):
     return f"{len(WRONG_SETTINGS) + 2} of them"
 
 
-@case('nothing starts without attestation unless --insecure-simulated-tee is given, and "any" model neither')
+@case('nothing starts without evidence or in plaintext unless --insecure-simulated-tee is given, and "any" model neither')
 def no_attestation(context):
     folder = context.folder()
-    cvm = Cvm(context, folder, f"unix:{folder}/cloud.sock", "0" * 64, arguments=())
-    said = check_ends(cvm, REFUSED, "the CVM", "--insecure-simulated-tee")
-    store = context.tiny[1]
-    code, _, errors = context.run(
-        context.program("talaria-cloud"), "serve", store, "--listen", f"unix:{folder}/cloud.sock"
-    )
-    check(code == REFUSED and "--insecure-simulated-tee" in errors, f"the cloud: {code}, {errors}")
-    code, _, errors = context.run(
-        context.program("talaria-cloud"), "serve", store, "--listen", "0.0.0.0:0", "--insecure-simulated-tee"
-    )
-    check(code == WRONG_USAGE and "loopback" in errors, f"the cloud on a public address: {code}, {errors}")
+    endpoint, store = f"unix:{folder}/cloud.sock", context.tiny[1]
+    cvm = Cvm(context, folder, endpoint, "0" * 64, arguments=())
+    check_ends(cvm, WRONG_USAGE, "a CVM in plaintext", "--insecure-simulated-tee")
+    attested = {
+        "cloud": {"plaintext": False, "provider_key": "0" * 64},
+        "server": {"plaintext": False},
+        "tenant": {"key": "0" * 64},
+        "tee": {"report_folder": f"{folder}/no-tee"},
+    }
+    cvm = Cvm(context, folder, endpoint, "0" * 64, attested, arguments=())
+    said = check_ends(cvm, WRONG_USAGE, "a CVM without a TEE", "gives no evidence")
+    serve = (context.program("talaria-cloud"), "serve", store, "--listen")
+    for arguments, wanted in (
+        ((endpoint,), "--policy"),
+        ((endpoint, "--insecure-simulated-tee"), "--policy"),
+        ((endpoint, "--insecure-plaintext"), "--insecure-simulated-tee"),
+        (("0.0.0.0:0", "--insecure-simulated-tee", "--insecure-plaintext"), "loopback"),
+    ):
+        code, _, errors = context.run(*serve, *arguments)
+        check(code == WRONG_USAGE and wanted in errors, f"the cloud with {arguments}: {code}, {errors}")
     config = folder / "any.toml"
     write_config(
         config,
         {
-            "cloud": {"endpoint": f"unix:{folder}/cloud.sock"},
+            "cloud": {"endpoint": endpoint, "provider_key": "0" * 64},
             "model": {"identity": "any"},
             "server": {"listen": f"unix:{folder}/api.sock"},
+            "tenant": {"key": "0" * 64},
         },
     )
     code, _, errors = context.run(context.program("talaria-cvm"), "serve", "--config", config, "--check-config")
@@ -164,6 +174,7 @@ def address_in_use(context):
             "--listen",
             cloud.endpoint,
             "--insecure-simulated-tee",
+            "--insecure-plaintext",
         )
         check(code > 0 and "in use" in errors, f"the cloud's socket in use: {code}, {errors}")
         cvm.client.complete(PROMPT, 4).text()  # the one that was there first is none the worse

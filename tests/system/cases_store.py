@@ -185,7 +185,7 @@ def damaged_stores(context):
     for what, store in (("an empty folder", folder), ("no folder", folder / "nowhere")):
         for command in (
             ["verify", store],
-            ["serve", store, "--listen", f"unix:{folder}/s", "--insecure-simulated-tee"],
+            ["serve", store, "--listen", f"unix:{folder}/s", "--insecure-simulated-tee", "--insecure-plaintext"],
         ):
             code, _, errors = context.run(context.program("talaria-cloud"), *command)
             check(code in (WRONG_USAGE, REFUSED) and str(store) in errors, f"{command[0]} of {what}: {code}, {errors}")

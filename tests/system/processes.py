@@ -71,7 +71,9 @@ class Cloud(Process):
         self.socket = folder / socket_name
         self.endpoint = f"unix:{self.socket}"
         super().__init__(
-            [context.program("talaria-cloud"), "serve", store, "--listen", self.endpoint, "--insecure-simulated-tee"],
+            [context.program("talaria-cloud"), "serve", store, "--listen", self.endpoint]
+            # Plaintext, so that a proxy can read and change what passes; cases_attested.py has the attested channels.
+            + ["--insecure-simulated-tee", "--insecure-plaintext"],
             folder / "cloud.out",
             folder / "cloud.err",
         )
@@ -223,9 +225,9 @@ class Cvm(Process):
         self.run_dir = folder / f"{name}.run"
         self.address = f"unix:{folder}/{name}.sock"
         tables = {
-            "cloud": {"endpoint": cloud_endpoint},
+            "cloud": {"endpoint": cloud_endpoint, "plaintext": True},
             "model": {"identity": identity},
-            "server": {"listen": self.address, "context": 2048},
+            "server": {"listen": self.address, "plaintext": True, "context": 2048},
             "engine": {"run_dir": str(self.run_dir)},
         }
         if context.plugin:

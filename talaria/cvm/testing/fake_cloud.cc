@@ -114,6 +114,9 @@ Reply FakeCloud::Answer(const Request& request) const {
     case Type::kHello: {
       wire::HelloReply reply;
       reply.identity = model_.identity();
+      reply.manifest_bytes =
+          static_cast<uint32_t>(model_.Stream({model::StreamKind::kManifest, 0}).size());
+      reply.attested = true;
       return {Frame(Type::kHelloReply, wire::Encode(reply))};
     }
     case Type::kFetch: {

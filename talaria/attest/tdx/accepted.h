@@ -1,0 +1,1 @@
+#include "talaria/attest/accepted.h"

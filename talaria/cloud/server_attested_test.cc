@@ -1,0 +1,317 @@
+// Who gets weights and products over TLS: only a CVM whose evidence the policy accepts, for this
+// very connection. Evidence comes from the simulated TEE; the judgement is the product's.
+#include <gmock/gmock.h>
+
+#include "talaria/attest/simulated/simulated_attester.h"
+#include "talaria/cloud/server_testing.h"
+#include "talaria/model/store.h"
+#include "talaria/wire/tls.h"
+
+namespace talaria::cloud {
+namespace {
+
+using attest::Claim;
+using attest::Context;
+using attest::SimulatedMachine;
+using wire::ErrorCode;
+using wire::Type;
+
+constexpr int kTimeoutMs = 5000;
+constexpr attest::UnixTime kNow = 1800000000;  // 2027, within the simulated certificates
+const std::vector<TinyStore::Shape> kShapes = {{64, {32, 40}}};
+
+attest::SimulatedMeasurement Measurement() {
+  attest::SimulatedMeasurement out{};
+  out[0] = 7;
+  return out;
+}
+
+attest::Policy TestPolicy(const Digest& identity) {
+  return attest::Policy{
+      .context = attest::ContextPolicy{.model_identities = {identity},
+                                       .configurations = attest::Accepted<Digest>::Any(),
+                                       .tenant_keys = attest::Accepted<attest::TenantKey>::Any(),
+                                       .profiles = std::vector<uint16_t>{1},
+                                       .min_check_vectors = uint8_t{2},
+                                       .allow_development = true},
+      .max_age_s = 3600,
+      .require_post_quantum = false,
+      .crls = attest::CrlHandling::kRequired,
+      .sev_snp = {},
+      .tdx = {},
+      .simulated = attest::SimulatedPolicy{.measurements =
+                                               std::vector<attest::SnpMeasurement>{Measurement()}},
+      .digest = {}};
+}
+
+// A server with a gate whose clock tests move.
+class AttestedServer {
+ public:
+  explicit AttestedServer(const TinyStore& store, bool take_simulated = true)
+      : identity(model::Store::Open(store.path())->identity()) {
+    attest::VerifierOptions verifier{
+        .policy = TestPolicy(identity), .collateral = {}, .simulated = {}};
+    if (take_simulated)
+      verifier.simulated = attest::SimulatedTrust{attest::SimulatedRoots(), attest::SimulatedCrl()};
+    wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+    provider_key = key.spki_sha256();
+    gate = std::make_shared<Gate>(
+        GateOptions{.key = std::move(key),
+                    .verifier = *attest::Verifier::Create(std::move(verifier)),
+                    .now = [] { return kNow; },
+                    .steady_now = [this] { return Gate::Time{} + std::chrono::seconds(seconds); }});
+    ServerOptions options = TestOptions(store);
+    options.insecure_plaintext = false;
+    options.gate = gate;
+    options.local_only = true;
+    server = std::make_unique<RunningServer>(options);
+  }
+  Digest identity, provider_key{};
+  std::atomic<int> seconds{1};
+  std::shared_ptr<Gate> gate;
+  std::unique_ptr<RunningServer> server;
+};
+
+// A CVM's side of one connection, step by step.
+class Cvm {
+ public:
+  explicit Cvm(const AttestedServer& server, const wire::TlsKey& key) : server_(server) {
+    auto tls =
+        wire::TlsConnect(*wire::Connect(*wire::Endpoint::Parse(server.server->address), kTimeoutMs),
+                         key, wire::PeerKey::Pinned(server.provider_key), kTimeoutMs);
+    EXPECT_TRUE(tls.ok()) << tls.status().ToString();
+    tls_ = tls->get();
+    connection_ = std::make_unique<wire::Connection>(std::move(*tls), wire::kMaxFrameBytes);
+  }
+  wire::HelloReply Greet() {
+    Send(Type::kHello, Encode(wire::Hello{}));
+    const Result<wire::Frame> frame = connection_->Receive(kTimeoutMs);
+    EXPECT_TRUE(frame.ok() && frame->type == Type::kHelloReply);
+    nonce = wire::DecodeHelloReply(frame->body)->nonce;
+    return *wire::DecodeHelloReply(frame->body);
+  }
+  void Send(Type type, Bytes body) { (void)connection_->Send(type, {body}, kTimeoutMs); }
+  attest::Channel Channel() const {
+    return {.role = attest::Role::kClientToCloud,
+            .nonce = nonce,
+            .exporter = *tls_->Export(attest::kExporterLabel, nonce),
+            .cvm_key = tls_->own_key(),
+            .peer_key = tls_->peer_key()};
+  }
+  Claim MakeClaim(const attest::Channel& channel, attest::SimulatedOptions options = Good()) const {
+    auto attester = *attest::SimulatedAttester::Create(options);
+    const attest::ReportData data = attest::ReportDataFor({.role = channel.role,
+                                                           .type = attester->type(),
+                                                           .nonce = channel.nonce,
+                                                           .exporter = channel.exporter,
+                                                           .cvm_key = channel.cvm_key,
+                                                           .peer_key = channel.peer_key,
+                                                           .context = DigestOf(context)});
+    return {context, *attester->Attest(data, {})};
+  }
+  static attest::SimulatedOptions Good() {
+    return {.measurement = Measurement(), .machine = SimulatedMachine::kCurrent, .debug = false};
+  }
+  // The type of what comes, and the code if it is an error.
+  std::pair<Type, ErrorCode> Answer() {
+    const Result<wire::Frame> frame = connection_->Receive(kTimeoutMs);
+    if (!frame.ok()) return {Type::kDrain, ErrorCode::kInternal};  // never sent here
+    if (frame->type != Type::kError) return {frame->type, ErrorCode::kInternal};
+    return {frame->type, wire::DecodeError(frame->body)->code};
+  }
+  std::pair<Type, ErrorCode> Present(const Claim& claim) {
+    Send(Type::kAttest, Encode(claim));
+    return Answer();
+  }
+  // Whether weights can be had on this connection.
+  bool HasWeights() {
+    Send(Type::kFetch, Encode(wire::Fetch{{model::StreamKind::kWeights, 0}, 0, 16}));
+    return Answer().first == Type::kChunk;
+  }
+
+  const AttestedServer& server_;  // before `context`, which it initialises
+  Context context{.version = attest::kAttestationVersion,
+                  .model_identity = server_.identity,
+                  .profile = 1,
+                  .check_vectors = 2,
+                  .configuration = {},
+                  .tenant_key = {},
+                  .development = true};
+  std::array<uint8_t, 32> nonce{};
+
+ private:
+  const wire::TlsTransport* tls_ = nullptr;
+  std::unique_ptr<wire::Connection> connection_;
+};
+
+const std::pair<Type, ErrorCode> kRefused = {Type::kError, ErrorCode::kNotAttested};
+
+TEST(AttestedServer, BeforeEvidenceNothingButHelloIsAnswered) {
+  const TinyStore store(kShapes);
+  const AttestedServer server(store);
+  const Buffer planes = store.Planes(0, 1, 1);
+  for (const bool greet : {true, false}) {
+    for (const Type type : {Type::kFetch, Type::kMultiply, Type::kPing, Type::kDrain}) {
+      const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+      Cvm cvm(server, key);
+      if (greet) {
+        EXPECT_FALSE(cvm.Greet().attested);
+      }
+      cvm.Send(type, planes);
+      EXPECT_EQ(cvm.Answer(), kRefused);
+      EXPECT_FALSE(cvm.HasWeights());
+    }
+  }
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  Cvm large(server, key);  // strangers may not even send much
+  large.Greet();
+  large.Send(Type::kMultiply, Buffer(2 * attest::kMaxClaimBytes));
+  EXPECT_EQ(large.Answer(), std::pair(Type::kError, ErrorCode::kBadRequest));
+}
+
+TEST(AttestedServer, PlaintextGetsNothing) {
+  const TinyStore store(kShapes);
+  const AttestedServer server(store);
+  Client client(server.server->address);
+  client.timeout_ms = 2000;
+  EXPECT_FALSE(client.Greet().ok());
+}
+
+TEST(AttestedServer, GoodEvidenceOpensTheChannelAndFurtherOnesOfTheSameKey) {
+  const TinyStore store(kShapes);
+  AttestedServer server(store);
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  Cvm cvm(server, key);
+  EXPECT_FALSE(cvm.Greet().attested);
+  EXPECT_EQ(cvm.Present(cvm.MakeClaim(cvm.Channel())).first, Type::kAttested);
+  EXPECT_TRUE(cvm.HasWeights());
+
+  Cvm second(server, key);
+  EXPECT_TRUE(second.Greet().attested);
+  EXPECT_TRUE(second.HasWeights());
+  const wire::TlsKey other = std::move(*wire::TlsKey::Generate());
+  Cvm stranger(server, other);  // without the attested key
+  EXPECT_FALSE(stranger.Greet().attested);
+  EXPECT_FALSE(stranger.HasWeights());
+
+  server.seconds = 3602;  // max_age is over: open connections end, and new ones are asked
+  EXPECT_FALSE(cvm.HasWeights());
+  EXPECT_FALSE(second.HasWeights());
+  Cvm third(server, key);
+  EXPECT_FALSE(third.Greet().attested);
+  EXPECT_EQ(third.Present(third.MakeClaim(third.Channel())).first, Type::kAttested);
+  EXPECT_TRUE(third.HasWeights());
+}
+
+TEST(AttestedServer, ANonceIsUsedOnce) {
+  const TinyStore store(kShapes);
+  const AttestedServer server(store);
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  Cvm cvm(server, key);
+  cvm.Greet();
+  const Claim claim = cvm.MakeClaim(cvm.Channel());
+  EXPECT_EQ(cvm.Present(claim).first, Type::kAttested);
+  EXPECT_EQ(cvm.Present(claim), std::pair(Type::kError, ErrorCode::kBadRequest));
+  Cvm early(server, key);  // evidence that nobody asked for
+  early.Send(Type::kAttest, Encode(claim));
+  EXPECT_EQ(early.Answer(), std::pair(Type::kError, ErrorCode::kBadRequest));
+}
+
+// Each changes one thing; one error, and no weights, whatever it was.
+TEST(AttestedServer, EveryOtherEvidenceIsRefused) {
+  const TinyStore store(kShapes);
+  const AttestedServer server(store);
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  const wire::TlsKey other_key = std::move(*wire::TlsKey::Generate());
+  Cvm elsewhere(server, other_key);
+  elsewhere.Greet();
+  const attest::Channel elsewhere_channel = elsewhere.Channel();
+  using Change = std::function<Buffer(Cvm&)>;
+  const auto with = [](auto change) -> Change {
+    return [change](Cvm& cvm) {
+      attest::Channel channel = cvm.Channel();
+      attest::SimulatedOptions machine = Cvm::Good();
+      change(cvm.context, channel, machine);
+      return Encode(cvm.MakeClaim(channel, machine));
+    };
+  };
+  using C = Context;
+  using Ch = attest::Channel;
+  using M = attest::SimulatedOptions;
+  const std::map<std::string, Change> changes = {
+      {"stale nonce", with([](C&, Ch& ch, M&) { ch.nonce[0] ^= 1; })},
+      {"another session", with([](C&, Ch& ch, M&) { ch.exporter[31] ^= 1; })},
+      {"relayed from another CVM", with([&](C&, Ch& ch, M&) { ch = elsewhere_channel; })},
+      {"another CVM key", with([](C&, Ch& ch, M&) { ch.cvm_key[0] ^= 1; })},
+      {"for another provider", with([](C&, Ch& ch, M&) { ch.peer_key[0] ^= 1; })},
+      {"role", with([](C&, Ch& ch, M&) { ch.role = attest::Role::kServerToClient; })},
+      {"model", with([](C& c, Ch&, M&) { c.model_identity[0] ^= 1; })},
+      {"profile", with([](C& c, Ch&, M&) { c.profile = 2; })},
+      {"one check vector", with([](C& c, Ch&, M&) { c.check_vectors = 1; })},
+      {"measurement", with([](C&, Ch&, M& m) { m.measurement[47] ^= 1; })},
+      {"debug guest", with([](C&, Ch&, M& m) { m.debug = true; })},
+      {"older TCB", with([](C&, Ch&, M& m) { m.machine = SimulatedMachine::kOlderTcb; })},
+      {"another chip", with([](C&, Ch&, M& m) { m.machine = SimulatedMachine::kOtherChip; })},
+      {"context changed afterwards",
+       [](Cvm& cvm) {
+         Claim claim = cvm.MakeClaim(cvm.Channel());
+         claim.context.tenant_key[0] ^= 1;
+         return Encode(claim);
+       }},
+      {"labelled as genuine",
+       [](Cvm& cvm) {
+         Claim claim = cvm.MakeClaim(cvm.Channel());
+         claim.evidence.type = attest::EvidenceType::kSevSnp;
+         return Encode(claim);
+       }},
+      {"cut short",
+       [](Cvm& cvm) {
+         Buffer bytes = Encode(cvm.MakeClaim(cvm.Channel()));
+         bytes.pop_back();
+         return bytes;
+       }},
+  };
+  for (const auto& [what, make] : changes) {
+    Cvm cvm(server, key);
+    EXPECT_FALSE(cvm.Greet().attested) << what;
+    cvm.Send(Type::kAttest, make(cvm));
+    EXPECT_EQ(cvm.Answer(), kRefused) << what;
+    EXPECT_FALSE(cvm.HasWeights()) << what;
+  }
+}
+
+TEST(AttestedServer, SimulatedEvidenceCountsForNothingUnlessAskedFor) {
+  const TinyStore store(kShapes);
+  const AttestedServer server(store, /*take_simulated=*/false);
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  Cvm cvm(server, key);
+  cvm.Greet();
+  EXPECT_EQ(cvm.Present(cvm.MakeClaim(cvm.Channel())), kRefused);
+  EXPECT_FALSE(cvm.HasWeights());
+}
+
+TEST(AttestedServer, AKeyThatFailsLaterIsNoLongerAdmitted) {
+  const TinyStore store(kShapes);
+  AttestedServer server(store);
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  Cvm first(server, key), second(server, key);
+  first.Greet();
+  second.Greet();
+  EXPECT_EQ(first.Present(first.MakeClaim(first.Channel())).first, Type::kAttested);
+  attest::SimulatedOptions debug = Cvm::Good();
+  debug.debug = true;
+  EXPECT_EQ(second.Present(second.MakeClaim(second.Channel(), debug)), kRefused);
+  Cvm third(server, key);
+  EXPECT_FALSE(third.Greet().attested);
+}
+
+TEST(AttestedServer, StopDoesNotWaitForAHandshakeThatStalls) {
+  const TinyStore store(kShapes);
+  AttestedServer server(store);
+  auto silent = *wire::Connect(*wire::Endpoint::Parse(server.server->address), kTimeoutMs);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_LT(server.server->Stop(), 3000);
+}
+
+}  // namespace
+}  // namespace talaria::cloud
