@@ -1,6 +1,9 @@
 #include "apps/cloud_settings.h"
 
+// As everywhere: two settings of it in one program are two definitions of the same functions.
+#define TOML_EXCEPTIONS 0
 #include <toml++/toml.h>
+
 #include <CLI/CLI.hpp>
 #include <sstream>
 
@@ -62,7 +65,13 @@ Status ApplyTable(const std::string& path, const toml::table& table, CLI::App& c
 Status ApplySettingsFile(const std::string& path, CLI::App& program, CLI::App& command,
                          const std::set<std::string>& never) {
   try {
-    const toml::table file = toml::parse_file(path);
+    const toml::parse_result parsed = toml::parse_file(path);
+    if (!parsed) {
+      std::ostringstream text;
+      text << parsed.error().description() << " at " << parsed.error().source().begin;
+      return Bad(path, text.str());
+    }
+    const toml::table& file = parsed.table();
     std::set<std::string> commands;
     for (const CLI::App* each : program.get_subcommands([](CLI::App*) { return true; }))
       commands.insert(each->get_name());
@@ -73,10 +82,6 @@ Status ApplySettingsFile(const std::string& path, CLI::App& program, CLI::App& c
     }
     const toml::table* table = file[command.get_name()].as_table();
     return table == nullptr ? OkStatus() : ApplyTable(path, *table, command, never);
-  } catch (const toml::parse_error& e) {
-    std::ostringstream text;
-    text << e.description() << " at " << e.source().begin;
-    return Bad(path, text.str());
   } catch (const CLI::Error& e) {
     return Bad(path, e.what());
   } catch (const std::exception& e) {

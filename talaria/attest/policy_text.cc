@@ -109,10 +109,10 @@ void WriteSnp(Writer& out, const SnpPolicy& policy) {
   out.Hex("family_ids", *policy.family_ids);
   out.Hex("image_ids", *policy.image_ids);
   constexpr std::string_view kChips = "CHIP_ID of the machines, or \"any\".";
-  if (!policy.chips.any()) {
-    out.Hex("chips", policy.chips.listed(), kChips);
-  } else {
+  if (policy.chips.any()) {
     out.Value("chips", Quoted("any"), kChips);
+  } else {
+    out.Hex("chips", policy.chips.listed(), kChips);
   }
   out.Integer("vmpl", *policy.vmpl, "Exactly this; 0 without a paravisor.");
   out.Integer("min_guest_svn", *policy.min_guest_svn);
@@ -193,8 +193,7 @@ void ExplainSnp(const SnpPolicy& policy, std::string& out) {
            Bits(*product.required_current_mitigations) + " now\n";
   }
   if (policy.products->empty()) out += "  on no product (the list is empty)\n";
-  out +=
-      "  chip " + (policy.chips.any() ? std::string("any") : Words(policy.chips.listed())) + "\n";
+  out += "  chip " + (policy.chips.any() ? "any" : Words(policy.chips.listed())) + "\n";
   out += "  measurement " + Words(*policy.measurements) + "\n";
   out += "  host data " + Words(*policy.host_data) + "\n";
   out += "  id key " + Words(*policy.id_key_digests) + ", author key " +

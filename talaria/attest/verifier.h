@@ -52,12 +52,12 @@ struct SimulatedTrust {
 
 struct VerifierOptions {
   Policy policy;
-  Collateral collateral;
+  Collateral collateral = {};
   SnpRoots amd = PinnedAmdRoots();
   IntelRoot intel = PinnedIntelRoot();
   // Empty unless somebody asked for the simulated TEE on the command line. Without it simulated
   // evidence is refused, whatever the policy says ("simulated-not-accepted").
-  std::optional<SimulatedTrust> simulated;
+  std::optional<SimulatedTrust> simulated = std::nullopt;
 };
 
 // Immutable, thread-safe, cheap to copy.

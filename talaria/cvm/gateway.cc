@@ -4,12 +4,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <chrono>
 #include <exception>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -25,6 +29,7 @@ using Error = boost::system::error_code;
 using GenericEndpoint = net::generic::stream_protocol::endpoint;
 
 constexpr int kBacklog = 128;
+constexpr int kAttestThreads = 2;  // a slow evidence does not hold up all others
 
 struct Listening {
   Fd socket;
@@ -106,21 +111,32 @@ class GatewayImpl final : public Gateway {
       : options_(std::move(options)),
         address_(std::move(listening.address)),
         path_(std::move(listening.path)),
-        listener_(io_, listening.socket.release()),
-        pause_(io_) {}
+        work_(io_.get_executor()),
+        pause_(io_) {
+    if (listening.socket.valid()) {
+      listener_.emplace(io_, listening.socket.release());
+    } else {
+      workers_.emplace(kAttestThreads);
+    }
+  }
 
   ~GatewayImpl() override {
     if (!path_.empty()) (void)unlink(path_.c_str());
   }
 
   Status Run() override {
-    AwaitClient();
+    if (listener_) AwaitClient();
+    Status status;
     try {
       io_.run();
     } catch (const std::exception& e) {  // no handler throws but for want of memory
-      return Status(Code::kInternal, std::string("gateway: ") + e.what());
+      status = Status(Code::kInternal, std::string("gateway: ") + e.what());
     }
-    return OkStatus();
+    if (workers_) {
+      workers_->stop();
+      workers_->join();
+    }
+    return status;
   }
 
   void Stop() override { io_.stop(); }
@@ -134,16 +150,23 @@ class GatewayImpl final : public Gateway {
 
   std::string address() const override { return address_; }
 
+  void Adopt(Fd socket, std::shared_ptr<ClientChannel> channel) override {
+    TALARIA_CHECK(!listener_ && channel != nullptr);
+    net::post(io_, [this, socket = std::move(socket), channel = std::move(channel)]() mutable {
+      Serve(std::move(socket), {.channel = std::move(channel), .workers = &*workers_});
+    });
+  }
+
  private:
   void AwaitClient() {
-    listener_.async_wait(net::posix::stream_descriptor::wait_read, [this](Error error) {
+    listener_->async_wait(net::posix::stream_descriptor::wait_read, [this](Error error) {
       if (!error) Accept();
     });
   }
 
   void Accept() {
     const int fd =
-        accept4(listener_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        accept4(listener_->native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0) {
       if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
         return AwaitClient();  // that client is gone
@@ -154,11 +177,11 @@ class GatewayImpl final : public Gateway {
       });
       return;
     }
-    Serve(Fd(fd));
+    Serve(Fd(fd), {});
     AwaitClient();
   }
 
-  void Serve(Fd fd) {
+  void Serve(Fd fd, AttestedPeer peer) {
     if (counts_.open >= options_.max_connections) {
       static const std::string kAnswer = OverloadedAnswer();
       (void)send(fd.get(), kAnswer.data(), kAnswer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -178,14 +201,16 @@ class GatewayImpl final : public Gateway {
         fd.get(), error);
     if (error) return;
     (void)fd.release();
-    ServeConnection(io_, std::move(socket), options_, counts_);
+    ServeConnection(io_, std::move(socket), options_, counts_, std::move(peer));
   }
 
   const GatewayOptions options_;
   ConnectionCounts counts_;  // before io_: connections that die with io_ count down
   const std::string address_, path_;
   net::io_context io_{1};
-  net::posix::stream_descriptor listener_;
+  net::executor_work_guard<net::io_context::executor_type> work_;
+  std::optional<net::posix::stream_descriptor> listener_;  // either this
+  std::optional<net::thread_pool> workers_;  // or this; after io_, as its jobs need it
   net::steady_timer pause_;
 };
 
@@ -193,7 +218,11 @@ class GatewayImpl final : public Gateway {
 
 Result<std::unique_ptr<Gateway>> Gateway::Create(GatewayOptions options) {
   TALARIA_CHECK(options.ready != nullptr);
-  TALARIA_ASSIGN_OR_RETURN(Listening listening, Listen(options.listen));
+  TALARIA_CHECK(options.listen.empty() == (options.users != nullptr));
+  Listening listening;
+  if (!options.listen.empty()) {
+    TALARIA_ASSIGN_OR_RETURN(listening, Listen(options.listen));
+  }
   return std::unique_ptr<Gateway>(
       std::make_unique<GatewayImpl>(std::move(options), std::move(listening)));
 }

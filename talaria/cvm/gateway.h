@@ -1,6 +1,11 @@
 // The HTTP front inside the CVM: passes a fixed list of routes to llama-server over its Unix
 // socket, streams answers through, strips what must not pass, and answers /healthz and /readyz
-// itself. Plain HTTP until attested channels exist (doc/http.md).
+// itself (doc/http.md).
+//
+// Connections come in one of two ways, never both: handed over by the TLS front (front.h), each
+// with a channel that can be attested, and then only the tenant's users get past the evidence; or,
+// only with the simulated TEE and `server.plaintext`, accepted on a local socket of its own, in
+// plain HTTP and for everybody who reaches it.
 //
 //   client --> gateway_connection: parse, limits, time-outs --> gateway_filter: routes, fields -->
 //   a new request of its own client <-- status, content type, body piece by piece     <--
@@ -12,16 +17,37 @@
 #ifndef TALARIA_CVM_GATEWAY_H_
 #define TALARIA_CVM_GATEWAY_H_
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <string>
 
+#include "talaria/attest/binding.h"
+#include "talaria/attest/claim.h"
+#include "talaria/base/digest.h"
+#include "talaria/base/file.h"
 #include "talaria/base/result.h"
 
 namespace talaria::cvm {
 
+class Users;
+
+// What the gateway needs of the secured connection under the bytes of one client.
+class ClientChannel {
+ public:
+  virtual ~ClientChannel() = default;
+  // A claim that is bound to this connection and to `nonce`. In a worker thread, one call at a
+  // time; may take seconds. kUnavailable: the connection has ended; the errors of
+  // attest::Attester::Attest. Any error ends the connection.
+  virtual Result<attest::Claim> Attest(const std::array<uint8_t, attest::kNonceBytes>& nonce) = 0;
+  // SHA-256 of the client's SPKI; zero: it has shown none.
+  virtual const Digest& client_key() const = 0;
+};
+
 struct GatewayOptions {
-  std::string listen = {};  // unix:PATH or HOST:PORT, local only while the TEE is simulated
+  // For plain HTTP: unix:PATH or HOST:PORT, local only. Empty: connections come by Adopt() alone.
+  std::string listen = {};
+  Users* users = nullptr;  // exactly without `listen`; used in Run()'s thread alone; outlives
   std::string upstream_socket = {};  // llama-server's
   uint32_t max_body_bytes = 8u << 20;
   int max_connections = 64;
@@ -42,17 +68,22 @@ struct GatewayOptions {
 
 class Gateway {
  public:
-  // Listens. kInvalidArgument (not a local address), kIo (address in use; a stale Unix socket is
-  // replaced).
+  // Listens, if it is to. kInvalidArgument (not a local address), kIo (address in use; a stale Unix
+  // socket is replaced).
   static Result<std::unique_ptr<Gateway>> Create(GatewayOptions options);
   virtual ~Gateway() = default;  // removes the Unix socket
-  virtual Status Run() = 0;      // in one thread, until Stop(); open connections are cut then
-  virtual void Stop() = 0;       // any thread
+  // In one thread, until Stop(); open connections are cut then. Waits for the evidence that is
+  // being made, if any.
+  virtual Status Run() = 0;
+  virtual void Stop() = 0;  // any thread
   // Returns when no client waits for (the rest of) an answer of llama-server's, or when the time is
   // over. Any thread; for the end, when ready() lets nobody through any more.
   virtual void AwaitAnswers(int timeout_ms) = 0;
-  virtual std::string address()
-      const = 0;  // as clients write it, with the port that was chosen for port 0
+  // As clients write it, with the port that was chosen for port 0; empty without `listen`.
+  virtual std::string address() const = 0;
+  // Serves a client at the other end of `socket`, which is connected; any thread, also before Run()
+  // and after Stop(). Only without `listen`.
+  virtual void Adopt(Fd socket, std::shared_ptr<ClientChannel> channel) = 0;
 };
 
 // Whether llama-server answers on its socket and has loaded its model. kUnavailable.

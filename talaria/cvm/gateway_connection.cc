@@ -1,9 +1,11 @@
 #include "talaria/cvm/gateway_connection.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <array>
 #include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
@@ -13,14 +15,17 @@
 #include <optional>
 #include <utility>
 
+#include "talaria/cvm/answer_meter.h"
+#include "talaria/cvm/gateway_answers.h"
+#include "talaria/cvm/gateway_channel.h"
 #include "talaria/cvm/gateway_filter.h"
+#include "talaria/cvm/users.h"
 
 namespace talaria::cvm {
 namespace {
 
 namespace net = boost::asio;
 namespace beast = boost::beast;
-namespace http = beast::http;
 using Error = beast::error_code;
 using Stream = beast::basic_stream<net::generic::stream_protocol, StreamExecutor>;
 using std::chrono::milliseconds;
@@ -30,60 +35,26 @@ constexpr size_t kPieceBytes = 16 << 10;
 constexpr int kConnectTimeoutMs = 5'000;
 constexpr int kLingerMs = 1'000;  // for a client to take the last answer before the socket closes
 constexpr size_t kMaxLingerBytes = 1 << 20;  // of a refused body that are still swallowed
+constexpr int kMaxAttestations = 8;  // per connection; a client that knows its nonce needs one
 
-struct Problem {
-  http::status status;
-  const char* message;  // fixed text: never a byte of the request
-  const char* allow = nullptr;
-};
+std::string_view View(beast::string_view text) { return {text.data(), text.size()}; }
 
-const char* ErrorType(http::status status) {
-  switch (http::to_status_class(status)) {
-    case http::status_class::client_error:
-      return status == http::status::not_found ? "not_found_error" : "invalid_request_error";
-    default:
-      return "unavailable_error";
-  }
-}
-
-// Both OpenAI's and Anthropic's clients find their shape in it.
-std::string ErrorJson(http::status status, std::string_view message) {
-  return std::string(R"({"type":"error","error":{"code":)") +
-         std::to_string(static_cast<unsigned>(status)) + R"(,"message":")" + std::string(message) +
-         R"(","type":")" + ErrorType(status) + R"("}})";
-}
-
-template <class Message>
-void SetCommonFields(Message& message) {
-  message.set(http::field::cache_control, "no-store");
-  message.set("X-Content-Type-Options", "nosniff");
-}
-
-http::response<http::string_body> JsonResponse(http::status status, std::string body) {
-  http::response<http::string_body> response(status, 11);
-  SetCommonFields(response);
-  response.set(http::field::content_type, "application/json; charset=utf-8");
-  if (status == http::status::service_unavailable) response.set(http::field::retry_after, "1");
-  response.body() = std::move(body);
-  return response;
-}
-
-bool IsJson(beast::string_view content_type) {
-  const beast::string_view type = content_type.substr(0, content_type.find(';'));
-  size_t end = type.size();
-  while (end > 0 && (type[end - 1] == ' ' || type[end - 1] == '\t')) --end;
-  return beast::iequals(type.substr(0, end), "application/json");
-}
+// What a request is, once its header was read.
+enum class Kind { kRoute, kAttestation, kRevocations };
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(net::io_context& io, StreamSocket socket, const GatewayOptions& options,
-             ConnectionCounts& counts)
-      : io_(io), options_(options), counts_(counts), client_(std::move(socket)) {
+             ConnectionCounts& counts, AttestedPeer peer)
+      : io_(io),
+        options_(options),
+        counts_(counts),
+        peer_(std::move(peer)),
+        client_(std::move(socket)) {
     ++counts_.open;
   }
   ~Connection() {
-    SetAnswering(false);
+    EndRequest();
     --counts_.open;
   }
 
@@ -100,7 +71,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void AwaitRequest() {
     request_.emplace();
     request_->header_limit(kMaxHeaderBytes);
-    request_->body_limit(options_.max_body_bytes);
+    // Applied by AwaitBody(): until a route is known, a large body is not the first thing wrong.
+    request_->body_limit(std::numeric_limits<uint64_t>::max());
+    kind_ = Kind::kRoute;
     if (received_.size() > 0) return ReadHeader();  // the client did not wait for the last answer
     client_.expires_after(milliseconds(options_.idle_timeout_ms));
     client_.async_read_some(received_.prepare(kPieceBytes), Then(&Connection::OnFirstBytes));
@@ -122,10 +95,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (error) return OnReadError(error);
     keep_alive_ = request_->get().keep_alive();
     const auto& header = request_->get();
-    const auto view = [](beast::string_view text) {
-      return std::string_view(text.data(), text.size());
-    };
-    const std::string_view method = view(header.method_string()), target = view(header.target());
+    const std::string_view method = View(header.method_string()), target = View(header.target());
+    std::shared_ptr<const tenant::Token> token;
+    if (peer_.channel) {
+      // Evidence comes before users. Who is not one learns nothing else, not even what exists.
+      if (target == kAttestationPath) return OnOwnRoute(Kind::kAttestation, method);
+      if (target == kRevocationsPath) return OnOwnRoute(Kind::kRevocations, method);
+      token = Authenticate();
+      if (!token) return Refuse({http::status::unauthorized, "A valid token is needed."});
+    }
     if (target == "/healthz" || target == "/readyz")
       return AnswerProbe(method, target == "/readyz");
 
@@ -138,16 +116,25 @@ class Connection : public std::enable_shared_from_this<Connection> {
     route_ = match.route;
     if (!options_.ready())
       return Refuse({http::status::service_unavailable, "The model is not ready."});
+    if (token && !Admit(token)) return;
     if (route_->body == BodyKind::kNone) {
       if (!request_->is_done())
         return Refuse({http::status::bad_request, "The route takes no body."});
       return Forward({});
     }
+    AwaitBody(options_.max_body_bytes);
+  }
+
+  void AwaitBody(uint64_t max_bytes) {
+    const auto& header = request_->get();
     // Only what no web page can send across origins without asking.
-    if (!IsJson(header[http::field::content_type])) {
+    if (!IsJsonType(View(header[http::field::content_type]))) {
       return Refuse(
           {http::status::unsupported_media_type, "The content type must be application/json."});
     }
+    const auto length = request_->content_length();
+    if (length && *length > max_bytes) return OnReadError(http::error::body_limit);
+    request_->body_limit(max_bytes);
     client_.expires_after(milliseconds(options_.body_timeout_ms));
     if (beast::iequals(header[http::field::expect], "100-continue") && !request_->is_done()) {
       static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -166,12 +153,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void OnBody(Error error, size_t) {
     if (error) return OnReadError(error);
-    Result<std::string> body =
-        FilterBody(route_->body, request_->get().body(), {.prompt_cache = options_.prompt_cache});
+    const std::string received = std::move(request_->get().body());
     request_->get().body() = {};
-    if (!body.ok())
-      return Answer(JsonResponse(http::status::bad_request,
-                                 ErrorJson(http::status::bad_request, body.status().message())));
+    if (kind_ == Kind::kAttestation) return Attest(received);
+    if (kind_ == Kind::kRevocations) return TakeRevocations(received);
+    uint64_t answers = 1;
+    Result<std::string> body =
+        FilterBody(route_->body, received, {.prompt_cache = options_.prompt_cache}, &answers);
+    if (!body.ok()) return Refuse({http::status::bad_request, body.status().message().c_str()});
+    meter_ = AnswerMeter(answers);
     Forward(std::move(*body));
   }
 
@@ -186,6 +176,74 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (error.category() == make_error_code(http::error::end_of_stream).category())
       return Refuse({http::status::bad_request, "This is not HTTP/1.1."});
     Close();
+  }
+
+  // --- Over an attested channel: evidence, users and their limits.
+
+  void OnOwnRoute(Kind kind, std::string_view method) {
+    if (method != "POST")
+      return Refuse({http::status::method_not_allowed, "The route has another method.", "POST"});
+    kind_ = kind;
+    if (kind == Kind::kRevocations) return AwaitBody(kMaxRevocationsBodyBytes);
+    // The context is not known before.
+    if (!options_.ready())
+      return Refuse({http::status::service_unavailable, "The model is not ready."});
+    if (attestations_ == kMaxAttestations) {
+      return Refuse({http::status::too_many_requests, "This connection was attested often enough.",
+                     nullptr, 1});
+    }
+    AwaitBody(kMaxChallengeBytes);
+  }
+
+  void Attest(const std::string& body) {
+    const Result<Nonce> nonce = DecodeChallenge(body);
+    if (!nonce.ok()) return Refuse({http::status::bad_request, nonce.status().message().c_str()});
+    ++attestations_;
+    // A TEE may take seconds. The worker touches nothing of ours, and hands `self` back, so that
+    // this dies in its own thread.
+    net::post(*peer_.workers, [channel = peer_.channel, nonce = *nonce, &io = io_,
+                               self = shared_from_this()]() mutable {
+      Result<attest::Claim> claim = channel->Attest(nonce);
+      net::post(io, [self = std::move(self), claim = std::move(claim)] { self->OnClaim(claim); });
+    });
+  }
+
+  void OnClaim(const Result<attest::Claim>& claim) {
+    if (claim.ok()) return Answer(JsonResponse(http::status::ok, EncodeClaimAnswer(*claim)));
+    keep_alive_ = false;  // nobody goes on without evidence
+    Refuse({http::status::service_unavailable, "There is no evidence."});
+  }
+
+  void TakeRevocations(const std::string& body) {
+    const Result<std::vector<uint8_t>> list = DecodeRevocationsBody(body);
+    if (!list.ok()) return Refuse({http::status::bad_request, list.status().message().c_str()});
+    const Status taken = options_.users->TakeRevocations(*list);
+    if (taken.ok()) return Answer(JsonResponse(http::status::ok, R"({"taken":true})"));
+    if (taken.code() == Code::kInvalidArgument)
+      return Refuse({http::status::conflict, "A list at least as new is held."});
+    Refuse({http::status::forbidden, "The list is not the tenant's."});
+  }
+
+  // Null for everything but one header with a good token.
+  std::shared_ptr<const tenant::Token> Authenticate() const {
+    const auto& header = request_->get();
+    if (header.count(http::field::authorization) != 1) return nullptr;
+    const auto token = options_.users->Authenticate(View(header[http::field::authorization]),
+                                                    peer_.channel->client_key());
+    return token.ok() ? *token : nullptr;
+  }
+
+  // False: it is too much, and answered.
+  bool Admit(const std::shared_ptr<const tenant::Token>& token) {
+    Users::Admission admission = options_.users->Begin(token, route_->generates);
+    if (!admission.request) {
+      Refuse({http::status::too_many_requests, "A limit of this user is reached.", nullptr,
+              admission.retry_after_s});
+      return false;
+    }
+    admitted_ = std::move(admission.request);
+    meter_ = AnswerMeter();
+    return true;
   }
 
   // --- Answers of our own.
@@ -205,9 +263,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // An answer to a request whose body was not read: the connection cannot be used again.
   void Refuse(Problem problem) {
     if (!request_->is_done()) keep_alive_ = false;
-    auto response = JsonResponse(problem.status, ErrorJson(problem.status, problem.message));
-    if (problem.allow) response.set(http::field::allow, problem.allow);
-    Answer(std::move(response));
+    Answer(ProblemResponse(problem));
   }
 
   void Answer(http::response<http::string_body> response) {
@@ -310,6 +366,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       return Close();  // the missing end tells the client
     const size_t size = piece_.size() - response_->get().body().size;
     if (size == 0) return ReadPiece();
+    if (admitted_ && route_->generates) meter_.Add({piece_.data(), size});
     client_.expires_after(milliseconds(options_.write_timeout_ms));
     const auto data = net::const_buffer(piece_.data(), size);
     if (chunked_) {
@@ -342,8 +399,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void OnUpstreamLost() {
     if (closed_) return;
     CloseUpstream();
-    Answer(JsonResponse(http::status::bad_gateway,
-                        ErrorJson(http::status::bad_gateway, "The engine did not answer.")));
+    Answer(ProblemResponse({http::status::bad_gateway, "The engine did not answer."}));
   }
 
   // --- The client may leave while llama-server computes; then the computation is to stop.
@@ -359,9 +415,22 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (error || closed_ || !forwarding_) return;
     char byte;
     const ssize_t n = recv(client_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (n > 0) return;  // the next request already; nothing more can be seen behind it
+    if (n > 0) return WatchHangup();  // the next request already; nothing else is seen behind it
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return WatchClient();
     Close();
+  }
+
+  void WatchHangup() {
+    if (watching_hangup_) return;
+    watching_hangup_ = true;
+    client_.socket().async_wait(StreamSocket::wait_error, Then(&Connection::OnHangup));
+  }
+
+  void OnHangup(Error error) {
+    watching_hangup_ = false;
+    if (error || closed_ || !forwarding_) return;
+    pollfd entry{.fd = client_.socket().native_handle(), .events = 0, .revents = 0};
+    if (poll(&entry, 1, 0) > 0) Close();
   }
 
   // --- Ends.
@@ -371,8 +440,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
     answering_ = answering;
   }
 
-  void Finish() {
+  void EndRequest() {
     SetAnswering(false);
+    if (!admitted_) return;
+    admitted_->Charge(meter_.tokens());
+    admitted_.reset();
+  }
+
+  void Finish() {
+    EndRequest();
     if (keep_alive_) return AwaitRequest();
     // Swallow what the client still sends, so that the answer is not lost in a reset.
     Error ignored;
@@ -397,7 +473,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void Close() {
     closed_ = true;
-    SetAnswering(false);
+    EndRequest();
     CloseUpstream();
     client_.close();
   }
@@ -405,15 +481,21 @@ class Connection : public std::enable_shared_from_this<Connection> {
   net::io_context& io_;
   const GatewayOptions& options_;
   ConnectionCounts& counts_;
+  const AttestedPeer peer_;
   Stream client_;
   std::optional<Stream> upstream_;  // of the current exchange, or the closed one of the last
   beast::flat_buffer received_{kMaxHeaderBytes + kPieceBytes}, upstream_received_{64 << 10};
   std::optional<http::request_parser<http::string_body>> request_;
-  const Route* route_ = nullptr;
+  Kind kind_ = Kind::kRoute;
+  const Route* route_ = nullptr;  // of kRoute
   bool keep_alive_ = false;
+  int attestations_ = 0;
+  std::unique_ptr<Users::Request> admitted_;  // a user's request that is not answered yet
+  AnswerMeter meter_;                         // with admitted_
   std::optional<http::response<http::string_body>> answer_;  // of our own
   // An exchange with llama-server.
-  bool forwarding_ = false, answering_ = false, watching_ = false, chunked_ = false;
+  bool forwarding_ = false, answering_ = false, chunked_ = false;
+  bool watching_ = false, watching_hangup_ = false;
   bool closed_ = false;
   std::optional<http::request<http::string_body>> forwarded_;
   std::optional<http::response_parser<http::buffer_body>> response_;
@@ -426,8 +508,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 }  // namespace
 
 void ServeConnection(net::io_context& io, StreamSocket socket, const GatewayOptions& options,
-                     ConnectionCounts& counts) {
-  std::make_shared<Connection>(io, std::move(socket), options, counts)->Start();
+                     ConnectionCounts& counts, AttestedPeer peer) {
+  std::make_shared<Connection>(io, std::move(socket), options, counts, std::move(peer))->Start();
 }
 
 std::string OverloadedAnswer() {

@@ -7,6 +7,8 @@
 #include <boost/asio/basic_stream_socket.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <memory>
 #include <string>
 
 #include "talaria/cvm/gateway.h"
@@ -23,10 +25,16 @@ struct ConnectionCounts {
   std::atomic<int> answering{0};  // requests that went to llama-server and are not answered yet
 };
 
+// Of a connection that the gateway was handed: both or none.
+struct AttestedPeer {
+  std::shared_ptr<ClientChannel> channel;
+  boost::asio::thread_pool* workers = nullptr;  // for ClientChannel::Attest(); ends before `io`
+};
+
 // Serves `socket` until it closes; keeps itself alive by its pending operations. `options` and
 // `counts` outlive `io`'s handlers.
 void ServeConnection(boost::asio::io_context& io, StreamSocket socket,
-                     const GatewayOptions& options, ConnectionCounts& counts);
+                     const GatewayOptions& options, ConnectionCounts& counts, AttestedPeer peer);
 
 // A whole answer for a client that is one too many.
 std::string OverloadedAnswer();

@@ -16,12 +16,12 @@ using Json = nlohmann::ordered_json;
 
 constexpr Route kRoutes[] = {
     {"GET", "/v1/models", BodyKind::kNone},
-    {"POST", "/v1/chat/completions", BodyKind::kChat},
+    {"POST", "/v1/chat/completions", BodyKind::kChat, true},
     {"POST", "/v1/chat/completions/input_tokens", BodyKind::kChat},
-    {"POST", "/v1/completions", BodyKind::kCompletion},
-    {"POST", "/v1/responses", BodyKind::kResponses},
+    {"POST", "/v1/completions", BodyKind::kCompletion, true},
+    {"POST", "/v1/responses", BodyKind::kResponses, true},
     {"POST", "/v1/responses/input_tokens", BodyKind::kResponses},
-    {"POST", "/v1/messages", BodyKind::kMessages},
+    {"POST", "/v1/messages", BodyKind::kMessages, true},
     {"POST", "/v1/messages/count_tokens", BodyKind::kMessages},
     {"POST", "/v1/embeddings", BodyKind::kEmbeddings},
     {"POST", "/v1/rerank", BodyKind::kRerank},
@@ -177,6 +177,23 @@ Status CheckBounds(std::string_view text) {
   return OkStatus();
 }
 
+// Choices times prompts. llama-server refuses numbers that it does not like, so anything else
+// counts as one.
+uint64_t CountAnswers(const Json& request) {
+  constexpr uint64_t kMost = 1 << 20;
+  uint64_t choices = 1, prompts = 1;
+  for (const char* name : {"n", "n_cmpl"}) {
+    const auto found = request.find(name);
+    if (found != request.end() && found->is_number_unsigned())
+      choices = std::max(choices, std::min(found->get<uint64_t>(), kMost));
+  }
+  const auto prompt = request.find("prompt");
+  const auto is_text = [](const Json& value) { return !value.is_number(); };
+  if (prompt != request.end() && prompt->is_array() && std::ranges::any_of(*prompt, is_text))
+    prompts = prompt->size();
+  return choices * prompts;
+}
+
 }  // namespace
 
 RouteMatch FindRoute(std::string_view method, std::string_view target) {
@@ -190,7 +207,15 @@ RouteMatch FindRoute(std::string_view method, std::string_view target) {
   return match;
 }
 
-Result<std::string> FilterBody(BodyKind kind, std::string_view body, const FilterOptions& options) {
+bool IsJsonType(std::string_view content_type) {
+  std::string_view type = content_type.substr(0, content_type.find(';'));
+  type = type.substr(0, type.find_last_not_of(" \t") + 1);
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+  return std::ranges::equal(type, std::string_view("application/json"), {}, lower);
+}
+
+Result<std::string> FilterBody(BodyKind kind, std::string_view body, const FilterOptions& options,
+                               uint64_t* answers) {
   TALARIA_RETURN_IF_ERROR(CheckBounds(body));
   try {
     Json parsed = Json::parse(body, nullptr, /*allow_exceptions=*/false);
@@ -203,6 +228,7 @@ Result<std::string> FilterBody(BodyKind kind, std::string_view body, const Filte
     }
     // Set even when the client does not mention it: llama-server's own default is to reuse.
     if (!options.prompt_cache && Contains(lists[0], "cache_prompt")) kept["cache_prompt"] = false;
+    if (answers != nullptr) *answers = CountAnswers(kept);
     return kept.dump();
   } catch (const std::exception&) {  // no memory; anything else was checked above
     return Refused("The body could not be read.");

@@ -13,6 +13,7 @@
 #define TALARIA_CVM_GATEWAY_FILTER_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -37,6 +38,7 @@ struct Route {
   std::string_view method;  // "GET" or "POST"
   std::string_view path;    // exact; the same towards llama-server
   BodyKind body;
+  bool generates = false;  // the answer has tokens of the model
 };
 
 // What became of a method and a request target.
@@ -48,6 +50,9 @@ struct RouteMatch {
 // The query of `target` is ignored (clients append ?beta=true and the like; llama-server's listed
 // routes read none).
 RouteMatch FindRoute(std::string_view method, std::string_view target);
+
+// Whether a Content-Type is JSON's, with parameters or without.
+bool IsJsonType(std::string_view content_type);
 
 struct FilterOptions {
   bool prompt_cache = false;  // false: `cache_prompt` is false whatever the client says
@@ -61,8 +66,9 @@ inline constexpr size_t kMaxJsonObjectKeys =
 
 // The body that llama-server is sent: the same JSON object with the listed fields only, in their
 // order, re-encoded. kInvalidArgument: not a JSON object in UTF-8, or out of bounds; the message is
-// fixed text.
-Result<std::string> FilterBody(BodyKind kind, std::string_view body, const FilterOptions& options);
+// fixed text. `answers`, where not null: how many the request asks for, >= 1.
+Result<std::string> FilterBody(BodyKind kind, std::string_view body, const FilterOptions& options,
+                               uint64_t* answers = nullptr);
 
 }  // namespace talaria::cvm
 

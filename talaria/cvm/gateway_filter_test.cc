@@ -226,5 +226,41 @@ TEST(GatewayFilterTest, RandomBytesNeverPassAsSomethingElse) {
   }
 }
 
+TEST(GatewayFilterTest, CountsTheAnswersThatARequestAsksFor) {
+  const auto count = [](std::string_view body) {
+    uint64_t answers = 0;
+    EXPECT_TRUE(FilterBody(BodyKind::kCompletion, body, {}, &answers).ok()) << body;
+    return answers;
+  };
+  EXPECT_EQ(count("{}"), 1u);
+  EXPECT_EQ(count(R"({"n":3})"), 3u);
+  EXPECT_EQ(count(R"({"n":3,"n_cmpl":5})"), 5u);
+  EXPECT_EQ(count(R"({"n":0})"), 1u);
+  EXPECT_EQ(count(R"({"n":-7})"), 1u);
+  EXPECT_EQ(count(R"({"n":"7"})"), 1u);
+  EXPECT_EQ(count(R"({"prompt":"a"})"), 1u);
+  EXPECT_EQ(count(R"({"prompt":[1,2,3]})"), 1u) << "one prompt of three tokens";
+  EXPECT_EQ(count(R"({"prompt":["a","b"],"n":2})"), 4u);
+  EXPECT_EQ(count(R"({"prompt":[[1,2],[3]]})"), 2u);
+  EXPECT_EQ(count(R"({"n":18446744073709551615})"), 1u << 20);
+}
+
+TEST(GatewayFilterTest, OnlyGeneratingRoutesGenerate) {
+  for (const char* path :
+       {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
+    EXPECT_TRUE(FindRoute("POST", path).route->generates) << path;
+  for (const char* path : {"/v1/chat/completions/input_tokens", "/v1/messages/count_tokens",
+                           "/v1/embeddings", "/tokenize", "/apply-template"})
+    EXPECT_FALSE(FindRoute("POST", path).route->generates) << path;
+}
+
+TEST(GatewayFilterTest, KnowsJsonByItsType) {
+  for (const char* type : {"application/json", "Application/JSON",
+                           "application/json; charset=utf-8", "application/json \t;"})
+    EXPECT_TRUE(IsJsonType(type)) << type;
+  for (const char* type : {"", " ", ";", "text/plain", "application/jsonx", "application/jso"})
+    EXPECT_FALSE(IsJsonType(type)) << type;
+}
+
 }  // namespace
 }  // namespace talaria::cvm

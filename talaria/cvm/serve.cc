@@ -8,8 +8,11 @@
 #include <thread>
 #include <utility>
 
+#include "talaria/base/bytes.h"
 #include "talaria/base/log.h"
+#include "talaria/cvm/front.h"
 #include "talaria/cvm/gateway.h"
+#include "talaria/cvm/users.h"
 
 namespace talaria::cvm {
 namespace {
@@ -25,14 +28,24 @@ class ServerImpl final : public Server {
       : on_ready_(std::move(on_ready)) {}
 
   ~ServerImpl() override {
+    if (front_) front_->Stop();
     if (gateway_) gateway_->Stop();
     if (gateway_thread_.joinable()) gateway_thread_.join();
   }
 
-  Status Open(const Config& config, std::unique_ptr<Service> service) {
+  // `identity` is null for plaintext on both sides.
+  Status Open(const Config& config, std::unique_ptr<Service> service,
+              std::shared_ptr<BootIdentity> identity) {
     service_ = std::move(service);
+    identity_ = std::move(identity);
     GatewayOptions gateway;
-    gateway.listen = config.listen;
+    if (config.server_plaintext) {
+      gateway.listen = config.listen;
+    } else {
+      TALARIA_ASSIGN_OR_RETURN(users_, Users::Create({.tenant = identity_->context.tenant_key,
+                                                      .now_ms = UnixMilliseconds}));
+      gateway.users = users_.get();
+    }
     gateway.upstream_socket = service_->run_folder().engine_socket();
     gateway.max_body_bytes = config.max_body_bytes;
     gateway.prompt_cache = config.prompt_cache;
@@ -47,7 +60,18 @@ class ServerImpl final : public Server {
       const Status status = gateway_->Run();
       if (!status.ok()) LogError(status.ToString());
     });
-    LogInfo("listening at " + gateway_->address() + "; requests get 503 until the model is ready");
+    if (!config.server_plaintext) {
+      FrontOptions front;
+      front.listen = config.listen;
+      front.gateway = gateway_.get();
+      front.key = &identity_->key;
+      front.attester = identity_->attester.get();
+      // Asked for only when the set-up has succeeded: the model is the one that was checked.
+      front.context = [this] { return identity_->context; };
+      TALARIA_ASSIGN_OR_RETURN(front_, Front::Create(std::move(front)));
+      LogInfo("clients see this key: " + ToHex(identity_->key.spki_sha256()));
+    }
+    LogInfo("listening at " + address() + "; requests get 503 until the model is ready");
     return OkStatus();
   }
 
@@ -58,13 +82,14 @@ class ServerImpl final : public Server {
     TALARIA_RETURN_IF_ERROR(service_->StartEngine());
     TALARIA_RETURN_IF_ERROR(AwaitEngine());
     ready_ = true;
-    on_ready_(gateway_->address(), service_->manifest());
+    on_ready_(address(), service_->manifest());
     int exit_code = 0;
     Status status = service_->WaitForEnd(&exit_code);
     ready_ = false;
     stage_ = "ended";
     // Every request that ran gets its error (llama-server's, or 502 without one) instead of a cut.
     gateway_->AwaitAnswers(kLastAnswersMs);
+    if (front_) front_->AwaitAnswers(kLastAnswersMs);
     if (status.ok())
       status =
           Status(Code::kUnavailable, "llama-server ended with code " + std::to_string(exit_code));
@@ -74,6 +99,13 @@ class ServerImpl final : public Server {
   void Stop() override { service_->Stop(); }
 
  private:
+  static int64_t UnixMilliseconds() {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(
+               std::chrono::system_clock::now().time_since_epoch())
+        .count();
+  }
+  std::string address() const { return front_ ? front_->address() : gateway_->address(); }
+
   // llama-server answers, the plug-in holds every matrix, and a token came through all of it.
   Status AwaitEngine() {
     const std::string socket = service_->run_folder().engine_socket();
@@ -97,7 +129,10 @@ class ServerImpl final : public Server {
   std::atomic<bool> ready_{false};
   std::atomic<const char*> stage_{"start"};
   std::unique_ptr<Service> service_;
-  std::unique_ptr<Gateway> gateway_;  // refers to the service
+  std::shared_ptr<BootIdentity> identity_;
+  std::unique_ptr<Users> users_;      // null for plaintext
+  std::unique_ptr<Gateway> gateway_;  // refers to the service and the users
+  std::unique_ptr<Front> front_;      // refers to the identity and the gateway; null for plaintext
   std::thread gateway_thread_;
 };
 
@@ -144,7 +179,7 @@ Result<std::unique_ptr<Server>> Server::Create(ServeOptions options,
   TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<Service> created,
                            Service::Create(std::move(service), std::move(launcher)));
   auto server = std::make_unique<ServerImpl>(std::move(options.on_ready));
-  TALARIA_RETURN_IF_ERROR(server->Open(config, std::move(created)));
+  TALARIA_RETURN_IF_ERROR(server->Open(config, std::move(created), std::move(identity)));
   return std::unique_ptr<Server>(std::move(server));
 }
 

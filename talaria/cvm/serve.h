@@ -1,4 +1,5 @@
-// talaria-cvm serve: the service with llama-server as its child and the gateway in front of it.
+// talaria-cvm serve: the service with llama-server as its child, the gateway in front of it, and
+// TLS with evidence in front of that.
 //
 // The gateway listens from the start, so that /healthz and /readyz answer during set-up; it lets
 // requests through only after every matrix of the manifest landed in the plug-in and one real

@@ -96,6 +96,8 @@ Status TlsTransport::Impl::Handshake(const TlsKey& own, SSL_CTX* ctx, Role role,
   SSL_set_app_data(ssl.get(), &state);
   if (state.peer.is_none()) {
     SSL_set_verify(ssl.get(), SSL_VERIFY_NONE, nullptr);
+  } else if (state.peer.is_optional()) {
+    SSL_set_verify(ssl.get(), SSL_VERIFY_PEER, nullptr);
   } else {
     SSL_set_verify(ssl.get(), SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   }
@@ -119,7 +121,7 @@ Status TlsTransport::Impl::Handshake(const TlsKey& own, SSL_CTX* ctx, Role role,
   group = name != nullptr ? name : "unknown";
   // Impossible as configured; checked because everything above relies on it.
   if (SSL_version(ssl.get()) != TLS1_3_VERSION || SSL_session_reused(ssl.get()) != 0 ||
-      (state.peer_key == Digest{}) != state.peer.is_none()) {
+      (!state.peer.is_optional() && (state.peer_key == Digest{}) != state.peer.is_none())) {
     failed = Status(Code::kUnavailable, "TLS handshake: not what was configured");
   }
   return failed;
@@ -298,7 +300,7 @@ Result<std::unique_ptr<TlsTransport>> TlsTransport::Create(std::unique_ptr<Trans
   if (options.padding_bytes > kRecordBytes || options.records_per_key == 0) {
     return Status(Code::kInvalidArgument, "TLS options out of range");
   }
-  if (role == Role::kClient && peer.is_none()) {
+  if (role == Role::kClient && (peer.is_none() || peer.is_optional())) {
     return Status(Code::kInvalidArgument, "a TLS client must ask for the server's key");
   }
   auto impl = std::make_unique<Impl>(std::move(inner), peer, options);

@@ -36,15 +36,18 @@ class PeerKey {
   static PeerKey Pinned(const Digest& spki_sha256) { return {Kind::kPinned, spki_sha256}; }
   // Whichever it proves to have: TlsTransport::peer_key() says which, and the caller checks that.
   static PeerKey Any() { return {Kind::kAny, {}}; }
+  // TlsAccept only: as Any(), but the client may have none; peer_key() is then zero.
+  static PeerKey Optional() { return {Kind::kOptional, {}}; }
   // TlsAccept only: the client is not asked for a certificate.
   static PeerKey None() { return {Kind::kNone, {}}; }
 
   bool is_pinned() const { return kind_ == Kind::kPinned; }
+  bool is_optional() const { return kind_ == Kind::kOptional; }
   bool is_none() const { return kind_ == Kind::kNone; }
   const Digest& pin() const { return pin_; }  // zero unless is_pinned()
 
  private:
-  enum class Kind { kPinned, kAny, kNone };
+  enum class Kind { kPinned, kAny, kOptional, kNone };
   PeerKey(Kind kind, const Digest& pin) : kind_(kind), pin_(pin) {}
   Kind kind_;
   Digest pin_;
@@ -71,7 +74,8 @@ class TlsTransport final : public Transport {
   Result<size_t> ReceiveSome(MutableBytes out, size_t min_bytes, int timeout_ms) override;
   void Shutdown() override;
 
-  // SHA-256 of the peer's SPKI; 32 zero bytes with PeerKey::None().
+  // SHA-256 of the peer's SPKI; 32 zero bytes with PeerKey::None(), and with Optional() for a peer
+  // that has shown none.
   const Digest& peer_key() const;
   // The same of our own key as the peer knows it: 32 zero bytes for a client that was not asked.
   const Digest& own_key() const;
@@ -99,8 +103,8 @@ class TlsTransport final : public Transport {
 
 // `inner` is connected and at its beginning. `timeout_ms` covers the whole handshake, however
 // slowly the peer drips; > 0. On failure `inner` is closed. kInvalidArgument: the time-out, the
-// options, or PeerKey::None() for TlsConnect. kUntrusted, as attest::Refuse() writes it:
-// "tls-peer-key" (not the pinned one), "tls-key-type" (not P-256), "tls-certificate-count" (not
+// options, or PeerKey::Optional() or None() for TlsConnect. kUntrusted, as attest::Refuse() writes
+// it: "tls-peer-key" (not the pinned one), "tls-key-type" (not P-256), "tls-certificate-count" (not
 // one), "tls-no-certificate" (the client has none). kUnavailable: all else (not TLS 1.3, an alert,
 // the transport failed, the time is over).
 Result<std::unique_ptr<TlsTransport>> TlsConnect(std::unique_ptr<Transport> inner,

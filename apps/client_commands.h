@@ -1,0 +1,70 @@
+// What the commands of talaria do, apart from how their options are read.
+#ifndef APPS_CLIENT_COMMANDS_H_
+#define APPS_CLIENT_COMMANDS_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "talaria/base/result.h"
+#include "talaria/client/attested_peer.h"
+#include "talaria/client/chat.h"
+#include "talaria/client/proxy.h"
+
+namespace talaria {
+
+// Which CVM, and whether to believe it.
+struct PeerArguments {
+  std::string url, policy;
+  std::string collateral;  // folder; empty: none
+  std::string token_file;  // empty: no token is sent
+  std::string client_key;  // PEM file of a TLS key; empty: a new one for this run
+  int max_age_s = 0;       // 0: as the policy says
+  bool insecure_simulated_tee = false;
+};
+// Nothing is connected yet. kInvalidArgument, kNotFound, kUnsupported (a simulated TEE in a build
+// without one), and those of the files.
+Result<std::unique_ptr<client::AttestedPeer>> MakePeer(const PeerArguments& arguments);
+// Without the end of its line; empty for an empty path. Warns where others can read the file.
+Result<std::string> ReadToken(const std::string& path);
+
+// Each prints its result on standard output.
+Status RunVerify(const PeerArguments& arguments, bool json, const std::string& save_claim);
+// Until SIGINT or SIGTERM. kUntrusted when the CVM is there and is not believed at the start.
+Status RunProxy(const PeerArguments& arguments, client::ProxyOptions options);
+// On the terminal, or a line of standard input for each question.
+Status RunChat(const PeerArguments& arguments, client::ChatOptions options);
+
+struct PolicyInitArguments {
+  std::string from_evidence;  // a CVM's URL or a file; empty: the values below
+  std::string type, measurement, model, configuration, tenant_key;
+  std::string client_key;
+  std::string out;  // empty: standard output
+};
+Status RunPolicyInit(const PolicyInitArguments& arguments);
+Status RunPolicyCheck(const std::string& path);
+Status RunPolicyExplain(const std::string& path);
+Status RunImageMeasure(const std::string& path);
+Status RunCollateralShow(const std::string& folder);
+Status RunKeyInit(const std::string& path);
+
+Status RunTenantInit(const std::string& path);
+struct TenantIssueArguments {
+  std::string key, user, client_public_key;
+  int days = 30;
+  uint32_t requests_per_minute = 60;
+  uint64_t tokens_per_day = 1'000'000;
+  bool unlimited_tokens = false;
+  uint16_t concurrent_requests = 4;
+};
+Status RunTenantIssue(const TenantIssueArguments& arguments);
+struct TenantRevokeArguments {
+  std::string key, list;
+  std::vector<std::string> ids;  // 32 hexadecimal digits each
+};
+Status RunTenantRevoke(const TenantRevokeArguments& arguments);
+
+}  // namespace talaria
+
+#endif  // APPS_CLIENT_COMMANDS_H_

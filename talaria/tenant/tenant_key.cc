@@ -1,0 +1,195 @@
+#include "talaria/tenant/tenant_key.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <vector>
+
+#include "talaria/base/file.h"
+#include "talaria/base/secret.h"
+
+namespace talaria::tenant {
+namespace {
+
+constexpr uint64_t kMaxPemBytes = 4 << 10;  // a key has 119 bytes
+
+struct OpenSslFree {
+  void operator()(EVP_PKEY* p) const { EVP_PKEY_free(p); }
+  void operator()(EVP_MD_CTX* p) const { EVP_MD_CTX_free(p); }
+  void operator()(BIO* p) const { BIO_free(p); }
+};
+template <class T>
+using Owned = std::unique_ptr<T, OpenSslFree>;
+
+// The library's own words, never bytes of the key; empties the error queue.
+Status OpenSslFailed(std::string_view what) {
+  const char* reason = ERR_reason_error_string(ERR_peek_error());
+  ERR_clear_error();
+  return Status(Code::kResourceExhausted,
+                std::string(what) + ": " + (reason != nullptr ? reason : "no cause given"));
+}
+
+std::vector<uint8_t> Join(std::string_view domain, Bytes message) {
+  std::vector<uint8_t> out;
+  out.reserve(domain.size() + message.size());
+  ByteWriter writer(out);
+  writer.Raw(AsBytes(domain));
+  writer.Raw(message);
+  return out;
+}
+
+Status CheckPrivate(const Fd& fd) {
+  struct stat info {};
+  if (fstat(fd.get(), &info) != 0) return Status(Code::kIo, "fstat failed");
+  if ((info.st_mode & 077) != 0) {
+    return Status(Code::kInvalidArgument,
+                  "others than its owner may use this private key (chmod 600)");
+  }
+  if (info.st_uid != geteuid() && info.st_uid != 0)
+    return Status(Code::kInvalidArgument, "the private key belongs to another user");
+  return OkStatus();
+}
+
+// Instead of asking somebody at a terminal.
+int NoPassword(char*, int, int, void*) { return -1; }
+
+Result<Owned<EVP_PKEY>> DecodePem(Bytes pem) {
+  const std::string_view text(reinterpret_cast<const char*>(pem.data()), pem.size());
+  if (text.starts_with("-----BEGIN ENCRYPTED"))
+    return Status(Code::kUnsupported, "an encrypted private key");
+  if (!text.starts_with("-----BEGIN PRIVATE KEY-----"))
+    return Status(Code::kCorrupt, "not a private key in PEM");
+  const Owned<BIO> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  if (bio == nullptr) return OpenSslFailed("reading PEM");
+  Owned<EVP_PKEY> key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassword, nullptr));
+  ERR_clear_error();
+  if (key == nullptr) return Status(Code::kCorrupt, "a private key that does not decode");
+  if (text.substr(text.size() - static_cast<size_t>(BIO_pending(bio.get())))
+          .find_first_not_of(" \t\r\n") != std::string_view::npos) {
+    return Status(Code::kCorrupt, "something behind the private key");
+  }
+  if (EVP_PKEY_get_id(key.get()) != EVP_PKEY_ED25519)
+    return Status(Code::kUnsupported, "not an Ed25519 key");
+  return key;
+}
+
+}  // namespace
+
+Status CheckPublicKey(const PublicKey& key) {
+  // The y coordinates of the points of order 1, 2, 4 and 8, and of the forms of them that are not
+  // reduced. Under such a key one signature fits one message in eight or more.
+  static constexpr const char* kSmallOrder[] = {
+      "0000000000000000000000000000000000000000000000000000000000000000",
+      "0100000000000000000000000000000000000000000000000000000000000000",
+      "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+      "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+      "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+      "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+      "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"};
+  PublicKey y = key;
+  y.back() &= 0x7f;  // the rest is the sign of x
+  const std::string text = ToHex(Bytes(y));
+  if (std::ranges::any_of(kSmallOrder, [&](const char* bad) { return text == bad; }))
+    return Status(Code::kInvalidArgument, "not a tenant's key: anybody can sign under it");
+  return OkStatus();
+}
+
+bool Verify(const PublicKey& key, std::string_view domain, Bytes message, Bytes signature) {
+  if (signature.size() != kSignatureBytes || !CheckPublicKey(key).ok()) return false;
+  const Owned<EVP_PKEY> pkey(
+      EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, key.data(), key.size()));
+  const Owned<EVP_MD_CTX> ctx(EVP_MD_CTX_new());
+  const std::vector<uint8_t> signed_bytes = Join(domain, message);
+  const bool ok = pkey != nullptr && ctx != nullptr &&
+                  EVP_DigestVerifyInit(ctx.get(), nullptr, nullptr, nullptr, pkey.get()) == 1 &&
+                  EVP_DigestVerify(ctx.get(), signature.data(), signature.size(),
+                                   signed_bytes.data(), signed_bytes.size()) == 1;
+  ERR_clear_error();
+  return ok;
+}
+
+struct TenantKey::Impl {
+  Owned<EVP_PKEY> key;
+  PublicKey public_key{};
+
+  static Result<TenantKey> Create(Owned<EVP_PKEY> key) {
+    auto impl = std::make_unique<Impl>();
+    size_t size = impl->public_key.size();
+    if (EVP_PKEY_get_raw_public_key(key.get(), impl->public_key.data(), &size) != 1 ||
+        size != impl->public_key.size()) {
+      return OpenSslFailed("a tenant's public key");
+    }
+    impl->key = std::move(key);
+    return TenantKey(std::move(impl));
+  }
+};
+
+TenantKey::TenantKey(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+TenantKey::~TenantKey() = default;
+TenantKey::TenantKey(TenantKey&&) noexcept = default;
+TenantKey& TenantKey::operator=(TenantKey&&) noexcept = default;
+
+Result<TenantKey> TenantKey::Generate() {
+  Owned<EVP_PKEY> key(EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519"));
+  if (key == nullptr) return OpenSslFailed("making a key");
+  return Impl::Create(std::move(key));
+}
+
+Result<TenantKey> TenantKey::FromPemFile(const std::string& path) {
+  TALARIA_ASSIGN_OR_RETURN(const Fd fd, OpenForReading(path));
+  if (Status s = CheckPrivate(fd); !s.ok()) return s.Annotate(path);
+  TALARIA_ASSIGN_OR_RETURN(const uint64_t size, FileSize(fd));
+  if (size > kMaxPemBytes) return Status(Code::kCorrupt, path + ": too large for a key");
+  std::vector<uint8_t> pem(size);
+  Status status = ReadAt(fd, 0, pem);
+  Result<Owned<EVP_PKEY>> key = status.ok() ? DecodePem(pem) : status;
+  Wipe(pem.data(), pem.size());
+  if (!key.ok()) return key.status().Annotate(path);
+  return Impl::Create(std::move(key).value());
+}
+
+Status TenantKey::ToPemFile(const std::string& path) const {
+  const Owned<BIO> bio(BIO_new(BIO_s_secmem()));  // wiped when it is freed
+  char* pem = nullptr;
+  if (bio == nullptr || PEM_write_bio_PKCS8PrivateKey(bio.get(), impl_->key.get(), nullptr, nullptr,
+                                                      0, nullptr, nullptr) != 1) {
+    return OpenSslFailed("encoding a private key");
+  }
+  const auto size = static_cast<size_t>(BIO_get_mem_data(bio.get(), &pem));
+  const Fd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!fd.valid()) return Status(Code::kIo, path + ": " + std::strerror(errno));
+  Status status = WriteAt(fd, 0, AsBytes({pem, size}));
+  if (status.ok()) status = Sync(fd);
+  if (status.ok()) {
+    const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+    status = SyncDirectory(folder.empty() ? "." : folder.string());
+  }
+  if (status.ok()) return status;
+  (void)unlink(path.c_str());  // no half key
+  return status.Annotate(path);
+}
+
+const PublicKey& TenantKey::public_key() const { return impl_->public_key; }
+
+Result<Signature> TenantKey::Sign(std::string_view domain, Bytes message) const {
+  const Owned<EVP_MD_CTX> ctx(EVP_MD_CTX_new());
+  const std::vector<uint8_t> bytes = Join(domain, message);
+  Signature signature{};
+  size_t size = signature.size();
+  if (ctx == nullptr ||
+      EVP_DigestSignInit(ctx.get(), nullptr, nullptr, nullptr, impl_->key.get()) != 1 ||
+      EVP_DigestSign(ctx.get(), signature.data(), &size, bytes.data(), bytes.size()) != 1 ||
+      size != signature.size()) {
+    return OpenSslFailed("signing");
+  }
+  return signature;
+}
+
+}  // namespace talaria::tenant
