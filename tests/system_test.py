@@ -21,6 +21,7 @@ import harness  # noqa: E402
 import cases_answers  # noqa: E402,F401
 import cases_cloud_lost  # noqa: E402,F401
 import cases_lies  # noqa: E402,F401
+import cases_attested  # noqa: E402,F401
 import cases_secrecy  # noqa: E402,F401
 import cases_rows  # noqa: E402,F401
 import cases_start  # noqa: E402,F401
