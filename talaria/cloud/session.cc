@@ -14,6 +14,8 @@ using wire::ErrorCode;
 using wire::Type;
 
 constexpr uint32_t kMaxAttestFrameBytes = 1 + attest::kMaxClaimBytes;
+// Whoever is not attested does not keep a place for longer; making a TDX quote takes seconds.
+constexpr int kStrangerTimeoutMs = 60000;
 constexpr int kDrainSendTimeoutMs =
     10;  // between requests a socket's buffer is empty, unless the peer never reads
 
@@ -101,8 +103,9 @@ bool Session::IsAttested() const {
 
 // False: the connection is over.
 bool Session::ServeOne() {
+  const int idle_timeout_ms = IsAttested() ? context_.idle_timeout_ms : kStrangerTimeoutMs;
   const Result<wire::Frame> frame =
-      connection_->Receive(context_.idle_timeout_ms, context_.frame_timeout_ms);
+      connection_->Receive(idle_timeout_ms, context_.frame_timeout_ms);
   const std::lock_guard lock(replying_);
   if (drained_) return false;
   Status status = frame.status();
