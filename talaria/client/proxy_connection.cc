@@ -145,9 +145,12 @@ class LocalClient {
   // A verified connection, or why there is none after the wait. Nothing was sent yet.
   Result<std::unique_ptr<SecureConnection>> AwaitPeer() {
     const TimePoint deadline = After(context_.options.wait_ms);
+    Status refusal;
     for (;;) {
       auto connection = context_.peer.Connect(deadline);
       if (connection.ok()) return connection;
+      // It says more than a later attempt that the deadline cuts short.
+      if (connection.status().code() == Code::kUntrusted) refusal = connection.status();
       const TimePoint next = std::min(After(context_.options.retry_ms), deadline);
       while (std::chrono::steady_clock::now() < next) {
         if (context_.stopping || client_.ended())
@@ -155,9 +158,7 @@ class LocalClient {
         std::this_thread::sleep_for(std::chrono::milliseconds(kWaitStepMs));
       }
       if (next != deadline) continue;
-      // A refusal says more than the attempt that was cut short by the deadline.
-      const Status refusal = context_.peer.last_error();
-      return refusal.code() == Code::kUntrusted ? refusal : connection.status();
+      return refusal.ok() ? connection.status() : refusal;
     }
   }
 
