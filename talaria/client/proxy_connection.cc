@@ -105,7 +105,8 @@ class LocalClient {
     }
     if (request.target() == "/talaria/status") return AnswerStatus(request);
     if (request.method() == http::verb::head || request.method() == http::verb::connect ||
-        request.method() == http::verb::unknown || !request.target().starts_with('/')) {
+        request.method() == http::verb::trace || request.method() == http::verb::unknown ||
+        !request.target().starts_with('/')) {
       return Answer(
           ErrorResponse(http::status::method_not_allowed, "The proxy does not pass this method."));
     }
@@ -173,9 +174,15 @@ class LocalClient {
     ReadAhead& upstream = (*connection)->stream();
     // A client that leaves ends the request, and with it the work in the CVM.
     client_.OnEnd([&upstream] { upstream.Shutdown(); });
-    bool reusable = false;
-    const bool more = Exchange(std::move(request), **connection, reusable);
-    client_.OnEnd({});
+    bool reusable = false, more = false;
+    {
+      // The connection must not outlive its hook, whatever is thrown.
+      struct Unhook {
+        ReadAhead& client;
+        ~Unhook() { client.OnEnd({}); }
+      } const unhook{client_};
+      more = Exchange(std::move(request), **connection, reusable);
+    }
     if (reusable) context_.peer.Return(std::move(*connection));
     return more;
   }

@@ -1,5 +1,7 @@
 #include "talaria/cloud/gate.h"
 
+#include <algorithm>
+
 #include "talaria/attest/refusal.h"
 #include "talaria/base/log.h"
 
@@ -13,7 +15,8 @@ std::optional<Gate::Time> Gate::AdmittedUntil(const Digest& cvm_key) const {
 }
 
 Result<Gate::Time> Gate::Admit(const attest::Claim& claim, const attest::Channel& channel) {
-  Result<attest::Verdict> verdict = options_.verifier.Verify(claim, channel, options_.now());
+  const attest::UnixTime unix_now = options_.now();
+  Result<attest::Verdict> verdict = options_.verifier.Verify(claim, channel, unix_now);
   const std::lock_guard lock(mutex_);
   if (!verdict.ok()) {
     admitted_.erase(channel.cvm_key);
@@ -23,7 +26,10 @@ Result<Gate::Time> Gate::Admit(const attest::Claim& claim, const attest::Channel
   std::erase_if(admitted_, [now](const auto& entry) { return entry.second <= now; });
   if (admitted_.size() >= kMaxAdmitted)
     return Status(Code::kResourceExhausted, "too many CVMs at once");
-  const Time until = now + std::chrono::seconds(*options_.verifier.policy().max_age_s);
+  // Not beyond the certificates and the collateral that it rests on.
+  const Time until =
+      now + std::chrono::seconds(std::min<int64_t>(*options_.verifier.policy().max_age_s,
+                                                   verdict->valid_until - unix_now));
   admitted_[channel.cvm_key] = until;
   LogInfo("admitted a CVM: " + std::string(EvidenceTypeName(verdict->type)) + ", key " +
           ToHex(channel.cvm_key) + ", evidence " + ToHex(verdict->evidence_digest));

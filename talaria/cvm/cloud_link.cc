@@ -43,6 +43,7 @@ struct CloudLink::Impl {
   uint64_t next_call = 0;
   uint64_t closed_sent = 0, closed_received = 0;  // bytes of connections that are gone
   std::optional<ErrorCode> last_error;
+  bool made_evidence = false;  // for the connection that was opened last
 
   // Guards what Shutdown() and End() touch. `connection` is replaced under it and by the calling
   // thread only, which therefore may use the object without it.
@@ -152,6 +153,7 @@ struct CloudLink::Impl {
   // Nothing is given to us before, so nothing is lost by a provider that wants no evidence.
   Status Attest(const wire::TlsTransport& tls, const std::array<uint8_t, 32>& nonce) {
     const CloudSecurity& security = *options.security;
+    made_evidence = true;
     TALARIA_ASSIGN_OR_RETURN(const auto exporter, tls.Export(attest::kExporterLabel, nonce));
     const attest::ReportData report_data =
         attest::ReportDataFor({.role = attest::Role::kClientToCloud,
@@ -168,6 +170,7 @@ struct CloudLink::Impl {
         Encode(attest::Claim{security.context, std::move(*evidence)});
     TALARIA_RETURN_IF_ERROR(
         connection->Send(Type::kAttest, {Bytes(claim)}, options.attest_timeout_ms));
+    last_error.reset();
     Result<Frame> frame = Receive(options.attest_timeout_ms);
     if (!frame.ok()) {
       if (last_error != ErrorCode::kNotAttested) return frame.status();
@@ -235,7 +238,11 @@ struct CloudLink::Impl {
     const milliseconds budget(options.idle_timeout_ms + kRetryAllowanceMs);
     Clock::time_point deadline = Clock::now() + budget;
     for (int attempt = 0;; ++attempt) {
+      made_evidence = false;
       TALARIA_RETURN_IF_ERROR(EnsureConnected(deadline));
+      // Making evidence may have taken longer than a retry is given.
+      if (made_evidence)
+        deadline = std::max(deadline, Clock::now() + milliseconds(options.idle_timeout_ms));
       const Clock::time_point began = Clock::now();
       const int timeout_ms = attempt == 0
                                  ? options.idle_timeout_ms
