@@ -55,8 +55,11 @@ Status CheckConfig(const cvm::Config& config, bool simulated_tee) {
 }
 
 // For people on a terminal, for programs one line of JSON.
-void SayReady(const std::string& address, const model::Manifest& manifest) {
-  const std::string url = address.starts_with("unix:") ? address : "http://" + address;
+void SayReady(const std::string& address, const model::Manifest& manifest, bool plaintext) {
+  // Never http for the TLS front: a stock client would send its prompt in clear before the alert.
+  const std::string url = address.starts_with("unix:") ? address
+                          : plaintext                  ? "http://" + address
+                                                       : "https://" + address;
   if (isatty(STDOUT_FILENO)) {
     std::printf("Ready: %s at %s (OpenAI API). Ctrl-C stops it.\n", manifest.model_name.c_str(),
                 url.c_str());
@@ -79,7 +82,11 @@ Status Serve(const Arguments& args, const cvm::Config& config) {
   const cvm::Platform platform{.simulated_tee = args.insecure, .isa = DetectIsa()};
   TALARIA_RETURN_IF_ERROR(cvm::HardenProcess(platform));
   auto progress = std::make_shared<StepProgress>();
-  cvm::ServeOptions options{.config = config, .platform = platform, .on_ready = SayReady};
+  cvm::ServeOptions options{.config = config, .platform = platform, .on_ready = {}};
+  options.on_ready = [plaintext = config.server_plaintext](const std::string& address,
+                                                           const model::Manifest& manifest) {
+    SayReady(address, manifest, plaintext);
+  };
   options.on_progress = [progress](std::string_view step, uint64_t done, uint64_t total) {
     (*progress)(step, done, total);
   };
