@@ -1,5 +1,6 @@
 #include "talaria/attest/tdx/policy.h"
 
+#include <array>
 #include <string>
 #include <string_view>
 
@@ -77,7 +78,7 @@ Status CheckTdxPolicy(const VerifiedTdxQuote& verified, const TdxPolicy& policy,
     return Refuse("tdx-xfam", Hex64(body.xfam), "3, and no bit outside " + Hex64(allowed_xfam));
   }
 
-  const TdReport::Tdx15 newer = body.tdx15.value_or(TdReport::Tdx15{});
+  const Tdx15Fields newer = body.tdx15.value_or(Tdx15Fields{});
   TALARIA_RETURN_IF_ERROR(
       CheckAtLeast("tdx-tee-tcb-svn", body.tee_tcb_svn, *policy.min_tee_tcb_svn));
   TALARIA_RETURN_IF_ERROR(
@@ -88,7 +89,7 @@ Status CheckTdxPolicy(const VerifiedTdxQuote& verified, const TdxPolicy& policy,
     const TdxMeasurement& found;
     const Accepted<TdxMeasurement>& accepted;
   };
-  const Pin pins[] = {
+  const std::array<Pin, 9> pins{{
       {"tdx-mrservicetd", newer.mrservicetd, policy.mrservicetd},
       {"tdx-mrtd", body.mrtd, policy.mrtd},
       {"tdx-rtmr0", body.rtmr[0], policy.rtmr0},
@@ -98,7 +99,7 @@ Status CheckTdxPolicy(const VerifiedTdxQuote& verified, const TdxPolicy& policy,
       {"tdx-mrconfigid", body.mrconfigid, policy.mrconfigid},
       {"tdx-mrowner", body.mrowner, policy.mrowner},
       {"tdx-mrownerconfig", body.mrownerconfig, policy.mrownerconfig},
-  };
+  }};
   for (const Pin& pin : pins) {
     TALARIA_RETURN_IF_ERROR(CheckAccepted(pin.reason, pin.found, pin.accepted));
   }

@@ -31,6 +31,14 @@ inline constexpr uint32_t kTdReport10Bytes = 584;
 inline constexpr uint32_t kTdReport15Bytes = 648;
 inline constexpr size_t kQeReportBytes = 384;
 
+// What TDX 1.5 added to the report. Not nested: clang 14 takes a nested struct with default values
+// for one that std::optional cannot make.
+struct Tdx15Fields {
+  TdxSvns tee_tcb_svn2{};  // of the module that runs now, after a TD-preserving update
+  TdxMeasurement mrservicetd{};
+  bool operator==(const Tdx15Fields&) const = default;
+};
+
 // What the TDX module says of the TD and of itself.
 struct TdReport {
   TdxSvns tee_tcb_svn{};  // [0] module's SVN, [1] its major version, [2] microcode
@@ -45,12 +53,7 @@ struct TdReport {
   TdxMeasurement mrownerconfig{};
   std::array<TdxMeasurement, 4> rtmr{};
   ReportData report_data{};
-  struct Tdx15 {
-    TdxSvns tee_tcb_svn2{};  // of the module that runs now, after a TD-preserving update
-    TdxMeasurement mrservicetd{};
-    bool operator==(const Tdx15&) const = default;
-  };
-  std::optional<Tdx15> tdx15;  // with a body of 648 bytes only
+  std::optional<Tdx15Fields> tdx15;  // with a body of 648 bytes only
   bool operator==(const TdReport&) const = default;
 };
 
