@@ -18,6 +18,7 @@
 #include "talaria/base/log.h"
 #include "talaria/cvm/lab/comparing_session.h"
 #include "talaria/cvm/lab/recording_session.h"
+#include "talaria/cvm/lab/truth_session.h"
 #include "talaria/cvm/lab/wire_tap.h"
 #include "talaria/cvm/lab/zero_mask_source.h"
 #include "talaria/cvm/service.h"
@@ -26,9 +27,12 @@ namespace talaria {
 namespace {
 
 constexpr size_t kShownValues = 6;
+constexpr const char* kRunner = "talaria-lab-runner";
 
 struct Arguments {
   std::string scheme = "lattice", identity = "any", plugin, stats;
+  std::string record;            // RECORDING; its sub-folder truth is made
+  std::vector<uint32_t> groups;  // to record; empty: all
   cvm::Config config;
   uint64_t pool_batches = 0;
   size_t show_masked = 0;
@@ -49,15 +53,19 @@ double CpuSeconds(int who) {
 // The program's own arguments after what makes it read the masked model: from the memfd, read
 // instead of mapped, with no other device and nothing guessed. Paths of files become absolute,
 // because the child has a working directory of its own.
-std::vector<std::string> ChildArguments(const std::vector<std::string>& command) {
+std::vector<std::string> ChildArguments(const std::vector<std::string>& command,
+                                        const std::string& truth) {
   const std::string name = command[0].substr(command[0].rfind('/') + 1);
-  std::vector<std::string> arguments = {
-      "-m",   "/proc/self/fd/" + std::to_string(engine::kSkeletonFd),
-      "-lm",  "none",
-      "-lzm", "off",
-      "-dev", "none",
-      "-ngl", "0"};
-  if (name != "llama-bench") arguments.insert(arguments.end(), {"-fit", "off"});
+  const std::string model = "/proc/self/fd/" + std::to_string(engine::kSkeletonFd);
+  std::vector<std::string> arguments = {"-m",  model,  "-lm",  "none", "-lzm",
+                                        "off", "-dev", "none", "-ngl", "0"};
+  if (name == kRunner) {
+    arguments = {"--model", model};
+    if (!truth.empty())
+      arguments.insert(arguments.end(), {"--evaluations", truth + "/evaluations.jsonl"});
+  } else if (name != "llama-bench") {
+    arguments.insert(arguments.end(), {"-fit", "off"});
+  }
   for (size_t i = 1; i < command.size(); ++i) {
     std::error_code error;
     const bool is_file = !command[i].empty() && command[i][0] != '-' &&
@@ -95,6 +103,10 @@ class LabRun {
   // The child's exit code.
   Result<int> Run() {
     SignalWaiter::Block();
+    if (!args_.record.empty()) {
+      truth_folder_ = std::filesystem::absolute(args_.record).string() + "/truth";
+      TALARIA_RETURN_IF_ERROR(lab::MakeRecordingFolder(truth_folder_));
+    }
     TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<cvm::Launcher> launcher, cvm::Launcher::Create());
     const cvm::Platform platform{.simulated_tee = true, .isa = DetectIsa()};
     TALARIA_ASSIGN_OR_RETURN(cvm::ServiceOptions options, MakeOptions(platform));
@@ -126,6 +138,7 @@ class LabRun {
     stats_["engine_cpu_seconds"] = CpuSeconds(RUSAGE_CHILDREN);
     if (tap) ShowMasked(tap->Seen(), recorded_);
     tap.reset();
+    TALARIA_RETURN_IF_ERROR(truth_.Flush());
     TALARIA_RETURN_IF_ERROR(WriteStats());
     if (differing_values_ > 0)
       return Status(Code::kInternal, std::to_string(differing_values_) +
@@ -156,7 +169,16 @@ class LabRun {
         return cvm::MakeMaskPool(model, config, on);
       };
     }
-    if (args_.show_masked > 0 && args_.scheme != "both") {
+    if (!args_.record.empty()) {
+      options.session =
+          [this](cvm::MaskedModel& model, cvm::CloudLink& link, cvm::MaskSource& masks,
+                 const cvm::SessionOptions& session) -> Result<std::unique_ptr<cvm::Session>> {
+        TALARIA_ASSIGN_OR_RETURN(
+            truth_, lab::RowFiles::Create(truth_folder_, "f32", model.groups.size(), args_.groups));
+        return std::unique_ptr<cvm::Session>(
+            std::make_unique<cvm::lab::TruthSession>(model, link, masks, session, truth_));
+      };
+    } else if (args_.show_masked > 0 && args_.scheme != "both") {
       options.session =
           [this](cvm::MaskedModel& model, cvm::CloudLink& link, cvm::MaskSource& masks,
                  const cvm::SessionOptions& session) -> Result<std::unique_ptr<cvm::Session>> {
@@ -198,7 +220,7 @@ class LabRun {
   Status Choose(const std::vector<std::string>& command) {
     if (command.empty()) return Status(Code::kInvalidArgument, "an empty command");
     TALARIA_ASSIGN_OR_RETURN(program_, cvm::FindEngineProgram({}, command[0]));
-    arguments_ = ChildArguments(command);
+    arguments_ = ChildArguments(command, truth_folder_);
     return OkStatus();
   }
 
@@ -338,6 +360,8 @@ class LabRun {
   Fd output_;  // its standard output, when not ours
   nlohmann::json stats_;
   std::vector<cvm::lab::RecordedCall> recorded_;
+  std::string truth_folder_;  // absolute; empty: nothing is recorded
+  lab::RowFiles truth_;
   const cvm::lab::ComparingSession* comparing_ = nullptr;  // the service's
   uint64_t differing_values_ = 0;
 };
@@ -391,6 +415,16 @@ void AddRun(CLI::App& program, Arguments& args) {
   run->add_option("--show-masked", args.show_masked,
                   "Show how the rows of the first N calls look to the cloud")
       ->type_name("N");
+  CLI::Option* record =
+      run->add_option("--record", args.record,
+                      "Write to DIR/truth the plain rows, and, with talaria-lab-runner, the tokens "
+                      "of each evaluation; talaria-cloud-lab serve --record DIR writes the rest")
+          ->type_name("DIR")
+          ->excludes("--show-masked");
+  run->add_option("--groups", args.groups, "Record these groups of matrices only; default: all")
+      ->delimiter(',')
+      ->type_name("0,1,...")
+      ->needs(record);
   run->add_option("--stats", args.stats, "Write bytes, calls, rows and seconds as JSON")
       ->type_name("FILE");
   run->add_option("command", args.command,
@@ -399,7 +433,10 @@ void AddRun(CLI::App& program, Arguments& args) {
       ->required();
   run->footer(
       "Example:\n  talaria-cvm-lab run --cloud unix:/run/cloud.sock --scheme both -- "
-      "llama-perplexity -f wiki.txt -c 512 --chunks 2");
+      "llama-perplexity -f wiki.txt -c 512 --chunks 2\n"
+      "  talaria-cvm-lab run --cloud unix:/run/cloud.sock --record /tmp/recording --groups 0 -- "
+      "talaria-lab-runner --text wiki.txt --tokens 2048\n"
+      "Recordings are described in doc/recording.md.");
 }
 
 void AddBatch(CLI::App& program, Arguments& args) {
@@ -430,6 +467,10 @@ int Main(int argc, char** argv) {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return program.exit(e) == 0 ? 0 : ExitCode(Code::kInvalidArgument);
+  }
+  if (!args.record.empty() && args.scheme == "both") {
+    LogError("--record goes with one scheme, not with both: a recording has one connection");
+    return ExitCode(Code::kInvalidArgument);
   }
   Digest digest;
   if (args.identity != "any" && !FromHex(args.identity, digest)) {

@@ -101,7 +101,9 @@ class ServerImpl final : public Server {
                                              .stopping = stopping_,
                                              .idle_timeout_ms = options_.idle_timeout_ms,
                                              .frame_timeout_ms = options_.frame_timeout_ms,
-                                             .gate = options_.gate.get()});
+                                             .gate = options_.gate.get(),
+                                             .observer = options_.observer.get(),
+                                             .connection = admitted_++});
     try {
       worker.thread = std::thread([this, &worker] {
         worker.session->Run();
@@ -175,6 +177,7 @@ class ServerImpl final : public Server {
   std::mutex mutex_;
   std::condition_variable finished_;
   std::list<std::unique_ptr<Worker>> workers_;  // Run()'s thread only
+  uint64_t admitted_ = 0;                       // likewise
   bool full_logged_ = false;
   std::chrono::steady_clock::time_point count_logged_{};
 };

@@ -8,6 +8,7 @@
 
 #include "talaria/base/cpu.h"
 #include "talaria/base/result.h"
+#include "talaria/cloud/call_observer.h"
 #include "talaria/cloud/gate.h"
 
 namespace talaria::cloud {
@@ -26,6 +27,7 @@ struct ServerOptions {
   bool insecure_plaintext = false;
   bool local_only = false;   // refuse to listen elsewhere: the gate takes simulated evidence
   Isa isa = Isa::kPortable;  // upper bound; the self-test decides
+  std::shared_ptr<CallObserver> observer = nullptr;  // the laboratory's; none in talaria-cloud
 };
 
 class Server {

@@ -215,6 +215,8 @@ Status Session::AnswerMultiply(Bytes body) {
   TALARIA_ASSIGN_OR_RETURN(const Bytes residues,
                            context_.products.Multiply(request, planes, peer_max_frame_bytes_,
                                                       context_.stopping, buffer_));
+  if (context_.observer != nullptr)
+    context_.observer->OnMultiply(context_.connection, request, planes);
   uint8_t header[wire::kCallHeaderBytes];
   EncodeTo(wire::ProductHeader{request.call, request.group, request.rows}, header);
   return connection_->Send(Type::kProduct, {header, residues}, context_.frame_timeout_ms);

@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "talaria/cloud/call_observer.h"
 #include "talaria/cloud/gate.h"
 #include "talaria/cloud/product_service.h"
 #include "talaria/model/store.h"
@@ -26,6 +27,8 @@ struct SessionContext {
   int idle_timeout_ms;
   int frame_timeout_ms;
   Gate* gate;  // null: plaintext, and everything is answered to anybody (simulated TEE only)
+  CallObserver* observer;  // null but in the laboratory
+  uint64_t connection;     // its number, for the observer
 };
 
 class Session {

@@ -1,0 +1,215 @@
+// talaria-lab-runner: evaluates text or tokens with libllama, inside talaria-cvm-lab run, and
+// writes which tokens each llama_decode had: the ground truth of attacks (doc/recording.md). Never
+// installed.
+#include <ggml-backend.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "talaria/base/log.h"
+#include "talaria/engine/testing/model_runner.h"
+#include "talaria/lab/row_files.h"
+
+namespace talaria {
+namespace {
+
+using engine::testing::ModelRunner;
+
+struct Arguments {
+  std::string model, evaluations, text, prompt, tokens;
+  bool vocabulary = false;
+  uint32_t context = 512, limit = 0, generate = 0, sequences = 64;
+  int threads = 2;
+};
+
+Result<std::string> ReadText(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  if (!file) return Status(Code::kNotFound, path + " could not be read");
+  return text.str();
+}
+
+class Run {
+ public:
+  Run(const Arguments& args, ModelRunner& runner, lab::File evaluations)
+      : args_(args), runner_(runner), file_(std::move(evaluations)) {}
+
+  Status Do() {
+    if (!args_.text.empty()) return Text();
+    if (!args_.prompt.empty()) return Generate();
+    return SingleTokens();
+  }
+  uint64_t evaluations() const { return evaluations_; }
+  uint64_t tokens() const { return tokens_; }
+
+ private:
+  Status Text() {
+    TALARIA_ASSIGN_OR_RETURN(const std::string text, ReadText(args_.text));
+    std::vector<int32_t> tokens = runner_.Tokenize(text);
+    if (args_.limit > 0) tokens.resize(std::min<size_t>(tokens.size(), args_.limit));
+    for (size_t i = 0; i < tokens.size(); i += args_.context) {
+      const size_t n = std::min<size_t>(args_.context, tokens.size() - i);
+      const std::span<const int32_t> chunk = std::span(tokens).subspan(i, n);
+      TALARIA_RETURN_IF_ERROR(runner_.Run(chunk, false).status());
+      TALARIA_RETURN_IF_ERROR(Write({chunk.begin(), chunk.end()}, 0));
+    }
+    return OkStatus();
+  }
+
+  Status Generate() {
+    const std::vector<int32_t> prompt = runner_.Tokenize(args_.prompt);
+    if (prompt.empty()) return Status(Code::kInvalidArgument, "the prompt has no token");
+    if (prompt.size() + args_.generate > args_.context)
+      return Status(Code::kInvalidArgument, "--context is too small for prompt and answer");
+    TALARIA_ASSIGN_OR_RETURN(ModelRunner::Output out, runner_.Run(prompt, false));
+    TALARIA_RETURN_IF_ERROR(Write(prompt, 0));
+    auto position = static_cast<int32_t>(prompt.size());
+    for (uint32_t i = 0; i < args_.generate; ++i) {
+      const auto best = std::max_element(out.logits.begin(), out.logits.end());
+      const auto token = static_cast<int32_t>(best - out.logits.begin());
+      TALARIA_ASSIGN_OR_RETURN(out, runner_.Continue(token));
+      TALARIA_RETURN_IF_ERROR(Write({token}, position++));
+    }
+    return OkStatus();
+  }
+
+  // Each in a sequence of its own, at position 0.
+  Status SingleTokens() {
+    std::vector<int32_t> tokens(args_.vocabulary ? runner_.vocabulary() : 0);
+    std::iota(tokens.begin(), tokens.end(), 0);
+    if (!args_.vocabulary) {
+      TALARIA_ASSIGN_OR_RETURN(const std::string text, ReadText(args_.tokens));
+      std::stringstream words(text);
+      for (int32_t token = 0; words >> token;) {
+        if (token < 0 || token >= static_cast<int32_t>(runner_.vocabulary()))
+          return Status(Code::kInvalidArgument,
+                        args_.tokens + ": there is no token " + std::to_string(token));
+        tokens.push_back(token);
+      }
+      if (!words.eof())
+        return Status(Code::kInvalidArgument, args_.tokens + ": not a list of token numbers");
+    }
+    if (args_.limit > 0) tokens.resize(std::min<size_t>(tokens.size(), args_.limit));
+    for (size_t i = 0; i < tokens.size(); i += args_.sequences) {
+      std::vector<std::vector<int32_t>> sequences;
+      for (size_t j = i; j < std::min<size_t>(tokens.size(), i + args_.sequences); ++j)
+        sequences.push_back({tokens[j]});
+      TALARIA_RETURN_IF_ERROR(runner_.RunSequences(sequences).status());
+      std::vector<int32_t> positions(sequences.size(), 0), numbers(sequences.size());
+      std::iota(numbers.begin(), numbers.end(), 0);
+      const auto first = tokens.begin() + static_cast<ptrdiff_t>(i);
+      TALARIA_RETURN_IF_ERROR(
+          Write({first, first + static_cast<ptrdiff_t>(sequences.size())}, positions, numbers));
+    }
+    return OkStatus();
+  }
+
+  Status Write(const std::vector<int32_t>& tokens, int32_t first_position) {
+    std::vector<int32_t> positions(tokens.size());
+    std::iota(positions.begin(), positions.end(), first_position);
+    return Write(tokens, positions, std::vector<int32_t>(tokens.size(), 0));
+  }
+  // After the evaluation succeeded: a failed one is nobody's truth, and ends the run.
+  Status Write(const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
+               const std::vector<int32_t>& sequences) {
+    tokens_ += tokens.size();
+    const nlohmann::json line = {{"evaluation", evaluations_++},
+                                 {"tokens", tokens},
+                                 {"positions", positions},
+                                 {"sequences", sequences}};
+    return file_ == nullptr ? OkStatus() : lab::Append(file_, AsBytes(line.dump() + "\n"));
+  }
+
+  const Arguments& args_;
+  ModelRunner& runner_;
+  const lab::File file_;
+  uint64_t evaluations_ = 0, tokens_ = 0;
+};
+
+Status Start(Arguments& args) {
+  // Inside talaria-cvm-lab the plug-in is named by the environment, as for every llama.cpp program;
+  // its channel is inherited.
+  if (const char* plugin = std::getenv("GGML_BACKEND_PATH");
+      plugin != nullptr && ggml_backend_load(plugin) == nullptr)
+    return Status(Code::kUnavailable, std::string("cannot load ") + plugin);
+  engine::testing::ModelRunnerOptions options;
+  options.model_path = args.model;
+  options.llama_dir = TALARIA_LLAMA_DIR;
+  const bool single = args.vocabulary || !args.tokens.empty();
+  options.sequences = single ? args.sequences : 1;
+  options.context = single ? std::max(args.context, args.sequences) : args.context;
+  options.micro_batch = options.context;
+  options.threads = args.threads;
+  TALARIA_ASSIGN_OR_RETURN(const std::unique_ptr<ModelRunner> runner, ModelRunner::Create(options));
+  lab::File evaluations;
+  if (!args.evaluations.empty()) {
+    TALARIA_ASSIGN_OR_RETURN(evaluations, lab::CreateRecordingFile(args.evaluations));
+  }
+  Run run(args, *runner, std::move(evaluations));
+  TALARIA_RETURN_IF_ERROR(run.Do());
+  std::printf("%llu evaluations of %llu tokens\n",
+              static_cast<unsigned long long>(run.evaluations()),
+              static_cast<unsigned long long>(run.tokens()));
+  return OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  SetLog("talaria-lab-runner", LogLevel::kInfo);
+  Arguments args;
+  CLI::App program(
+      "Evaluates text or tokens and writes which, for talaria-cvm-lab run --record. Greedy.",
+      "talaria-lab-runner");
+  program.add_option("--model", args.model, "The model (talaria-cvm-lab adds it)")
+      ->required()
+      ->type_name("GGUF");
+  program.add_option("--evaluations", args.evaluations,
+                     "Write a line of JSON per llama_decode (talaria-cvm-lab adds it)");
+  auto* what = program.add_option_group("What", "what to evaluate");
+  what->add_option("--text", args.text,
+                   "A text file, in contexts of --context tokens, each fresh and in one batch");
+  what->add_option("--prompt", args.prompt, "A prompt in one batch, then --generate tokens");
+  what->add_option("--token-list", args.tokens,
+                   "A file of token numbers, each in a sequence of its own, at position 0");
+  what->add_flag("--vocabulary", args.vocabulary, "Every token there is, likewise");
+  what->require_option(1);
+  program.add_option("--tokens", args.limit, "At most N tokens of the text or list; 0: all")
+      ->type_name("N");
+  program.add_option("--generate", args.generate, "Tokens of an answer, one llama_decode each")
+      ->type_name("N");
+  program.add_option("--context", args.context, "Tokens of a context")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  program.add_option("--sequences", args.sequences, "Single tokens per llama_decode")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  program.add_option("--threads", args.threads, "Threads of what stays in the CVM")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  program.set_version_flag("--version", "talaria-lab-runner " TALARIA_VERSION,
+                           "Print the version and stop");
+  program.footer(
+      "Example:\n  talaria-cvm-lab run --cloud unix:/tmp/cloud.sock --record /tmp/recording "
+      "-- talaria-lab-runner --prompt 'The capital of France is' --generate 32");
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return program.exit(e) == 0 ? 0 : ExitCode(Code::kInvalidArgument);
+  }
+  const Status status = Start(args);
+  if (!status.ok()) LogError(status.ToString());
+  return ExitCode(status.code());
+}
+
+}  // namespace
+}  // namespace talaria
+
+int main(int argc, char** argv) { return talaria::Main(argc, argv); }
