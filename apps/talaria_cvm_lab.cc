@@ -16,7 +16,9 @@
 #include "apps/cvm_common.h"
 #include "talaria/base/cpu.h"
 #include "talaria/base/log.h"
+#include "talaria/cvm/lab/batch_source.h"
 #include "talaria/cvm/lab/comparing_session.h"
+#include "talaria/cvm/lab/published_masks.h"
 #include "talaria/cvm/lab/recording_session.h"
 #include "talaria/cvm/lab/truth_session.h"
 #include "talaria/cvm/lab/wire_tap.h"
@@ -27,10 +29,12 @@ namespace talaria {
 namespace {
 
 constexpr size_t kShownValues = 6;
+constexpr int kLearnTimeoutMs = 60000;  // for a reply of 128 rows of the widest group
 constexpr const char* kRunner = "talaria-lab-runner";
 
 struct Arguments {
   std::string scheme = "lattice", identity = "any", plugin, stats;
+  std::string m = "1/2";         // rows of M_pub of `published`
   std::string record;            // RECORDING; its sub-folder truth is made
   std::vector<uint32_t> groups;  // to record; empty: all
   cvm::Config config;
@@ -103,6 +107,7 @@ class LabRun {
   // The child's exit code.
   Result<int> Run() {
     SignalWaiter::Block();
+    TALARIA_ASSIGN_OR_RETURN(m_, lab::PublicRows::Parse(args_.m));
     if (!args_.record.empty()) {
       truth_folder_ = std::filesystem::absolute(args_.record).string() + "/truth";
       TALARIA_RETURN_IF_ERROR(lab::MakeRecordingFolder(truth_folder_));
@@ -157,11 +162,9 @@ class LabRun {
                               std::string_view step, uint64_t done, uint64_t total) {
       (*progress)(step, done, total);
     };
-    if (args_.scheme == "none") {
-      options.masks = [](const cvm::MaskedModel&, const cvm::Config&,
-                         const cvm::Platform&) -> Result<cvm::MaskSupply> {
-        return cvm::MaskSupply{.source = std::make_unique<cvm::lab::ZeroMaskSource>()};
-      };
+    if (args_.scheme != "lattice" && args_.scheme != "both") {
+      options.masks = [this](const cvm::MaskedModel& model, const cvm::Config&,
+                             const cvm::Platform& on) { return MakeLaboratoryMasks(model, on); };
     } else {
       options.masks = [batches = args_.pool_batches](const cvm::MaskedModel& model,
                                                      cvm::Config config, const cvm::Platform& on) {
@@ -216,6 +219,44 @@ class LabRun {
     return options;
   }
 
+  Result<cvm::MaskSupply> MakeLaboratoryMasks(const cvm::MaskedModel& model,
+                                              const cvm::Platform& platform) {
+    using cvm::lab::BatchSource;
+    const auto supply = [&model](BatchSource::Fill fill, BatchSource::Rows rows) {
+      return cvm::MaskSupply{.source = std::make_unique<BatchSource>(model, std::move(fill), rows)};
+    };
+    if (args_.scheme == "none")
+      return cvm::MaskSupply{.source = std::make_unique<cvm::lab::ZeroMaskSource>()};
+    if (args_.scheme == "lattice-no-error") {
+      TALARIA_ASSIGN_OR_RETURN(auto fill, cvm::lab::LatticeWithoutError(model, platform.isa));
+      return supply(std::move(fill), BatchSource::Rows::kOnce);
+    }
+    if (args_.scheme == "lattice-reused") {
+      TALARIA_ASSIGN_OR_RETURN(auto fill, cvm::lab::Lattice(model, platform.isa));
+      return supply(std::move(fill), BatchSource::Rows::kReused);
+    }
+    cvm::CloudLinkOptions link;
+    link.endpoint = args_.config.cloud_endpoint;
+    link.identity = model.identity;
+    link.security = security_;
+    link.idle_timeout_ms = kLearnTimeoutMs;
+    TALARIA_ASSIGN_OR_RETURN(const auto learning, cvm::CloudLink::Create(link));
+    TALARIA_ASSIGN_OR_RETURN(
+        std::shared_ptr<cvm::lab::PublishedMasks> masks,
+        cvm::lab::PublishedMasks::Create(model, *learning, m_, platform.isa,
+                                         std::max(2, args_.config.fill_threads)));
+    published_hint_bytes_ = masks->hint_bytes();
+    return supply(
+        [masks](uint32_t group, const cvm::BatchRows& rows) { return masks->Fill(group, rows); },
+        BatchSource::Rows::kOnce);
+  }
+
+  // What the CVM keeps of the weights to unmask with.
+  uint64_t HintBytes(const cvm::MemoryPlan& plan) const {
+    if (args_.scheme == "none") return 0;
+    return args_.scheme == "published" ? published_hint_bytes_ : plan.hints;
+  }
+
   // What the next StartEngine() runs.
   Status Choose(const std::vector<std::string>& command) {
     if (command.empty()) return Status(Code::kInvalidArgument, "an empty command");
@@ -234,7 +275,13 @@ class LabRun {
       std::fflush(stdout);
     };
     const cvm::MemoryPlan plan = cvm::PlanMemory(service.manifest());
+    uint64_t weights = 0;
+    for (const model::Group& group : service.manifest().groups) {
+      for (const model::Matrix& matrix : group.matrices) weights += uint64_t{group.d} * matrix.o;
+    }
     say({{"ready", true},
+         {"weights", weights},
+         {"hint_bytes", HintBytes(plan)},
          {"memory",
           {{"hints_mib", plan.hints >> 20},
            {"public_matrices_mib", plan.public_matrices >> 20},
@@ -362,6 +409,8 @@ class LabRun {
   std::vector<cvm::lab::RecordedCall> recorded_;
   std::string truth_folder_;  // absolute; empty: nothing is recorded
   lab::RowFiles truth_;
+  lab::PublicRows m_;
+  uint64_t published_hint_bytes_ = 0;
   const cvm::lab::ComparingSession* comparing_ = nullptr;  // the service's
   uint64_t differing_values_ = 0;
 };
@@ -384,8 +433,14 @@ void AddCommon(CLI::App* command, Arguments& args) {
   command
       ->add_option("--scheme", args.scheme,
                    "lattice: as talaria-cvm does; none: unmasked, the same integers; both: each "
-                   "product both ways, compared bit for bit")
-      ->check(CLI::IsMember({"lattice", "none", "both"}))
+                   "product both ways, compared bit for bit; published: ReMO, which is broken; "
+                   "lattice-no-error and lattice-reused: broken on purpose, to test attacks with")
+      ->check(CLI::IsMember(
+          {"lattice", "none", "both", "published", "lattice-no-error", "lattice-reused"}))
+      ->capture_default_str();
+  command
+      ->add_option("--m", args.m, "Rows of M_pub of `published`: a share of the width, N, or d-1")
+      ->type_name("1/2|N|d-1")
       ->capture_default_str();
   command
       ->add_option("--pool-bytes", config.pool_bytes,
@@ -450,6 +505,24 @@ void AddBatch(CLI::App& program, Arguments& args) {
       "\"output\": \"/tmp/out\"}");
 }
 
+void WarnOfScheme(const std::string& scheme) {
+  if (scheme == "published") {
+    LogWarning(
+        "BROKEN: the published mask falls to a cloud that projects on the null space of M_pub: the "
+        "mask vanishes, and a table of the vocabulary gives the tokens. For research only.");
+  } else if (scheme == "lattice-no-error") {
+    LogWarning(
+        "BROKEN: a lattice mask without its error falls to linear algebra mod q. For tests of "
+        "attacks only.");
+  } else if (scheme == "lattice-reused") {
+    LogWarning(
+        "BROKEN: masks that serve again fall to the difference of two rows. For tests of attacks "
+        "only.");
+  } else if (scheme == "none") {
+    LogWarning("UNMASKED: the cloud sees the activations themselves.");
+  }
+}
+
 int Main(int argc, char** argv) {
   SetLog("talaria-cvm-lab", LogLevel::kInfo);
   Arguments args;
@@ -492,6 +565,7 @@ int Main(int argc, char** argv) {
     return ExitCode(status.code());
   }
   LogWarning("INSECURE: a laboratory program; nothing that it runs is private.");
+  WarnOfScheme(args.scheme);
   const Result<int> exit_code = LabRun(args).Run();
   if (exit_code.ok()) return *exit_code;
   LogError(exit_code.status().ToString());

@@ -37,7 +37,7 @@ RULES = {
 
 # What the laboratory's programs contain: the patterns above name something that exists.
 LABORATORY = {
-    "talaria-cvm-lab": [r"ZeroMask", r"::lab::"],
+    "talaria-cvm-lab": [r"ZeroMask", r"::lab::", r"Published"],
     "talaria-cloud-lab": [r"::lab::", r"Recorder", r"Published"],
 }
 

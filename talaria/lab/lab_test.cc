@@ -3,9 +3,11 @@
 
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <set>
 
 #include "talaria/lab/published_matrix.h"
+#include "talaria/lab/residue_matrix.h"
 #include "talaria/lab/row_files.h"
 #include "talaria/ring/modq.h"
 
@@ -85,6 +87,40 @@ TEST(PublishedMatrixTest, IsCanonicalUniformAndBoundToItsInputs) {
     seen.insert(ring::LoadResidue(a.data() + i));
   }
   EXPECT_EQ(seen.size(), 800u);  // two equal: probability 2^-29
+}
+
+TEST(ResidueMatrixTest, EqualsTheReferenceAtTheEdgesToo) {
+  std::mt19937_64 random(3);
+  const uint64_t edges[] = {
+      0, 1, 63, 64, 65, ring::kQ - 1, ring::kQ / 2, ring::kQ / 2 + 1, ring::kQ - 64, 1ull << 47};
+  const auto value = [&] {
+    return random() % 3 == 0 ? edges[random() % std::size(edges)] : random() % ring::kQ;
+  };
+  for (const Isa isa : SupportedIsas()) {
+    for (const auto& [rows, columns] : {std::pair<size_t, size_t>{1, 1}, {70, 300}, {64, 32}}) {
+      SCOPED_TRACE(std::string(IsaName(isa)) + " " + std::to_string(rows));
+      constexpr size_t kN = 5;
+      std::vector<uint64_t> x(kN * rows);
+      std::vector<uint8_t> r(rows * columns * 6);
+      for (uint64_t& residue : x) residue = value();
+      for (size_t i = 0; i < r.size(); i += 6) ring::StoreResidue(r.data() + i, value());
+      const auto matrix = ResidueMatrix::Create(isa, rows, columns, r);
+      ASSERT_TRUE(matrix.ok()) << matrix.status().ToString();
+      ResidueMatrix::Scratch scratch;
+      gemm::ThreadTeam team(2);
+      std::vector<uint64_t> out;
+      matrix->Multiply(DigitPlanes(x, kN, rows), kN, out, scratch, team);
+      const std::vector<uint64_t> expected = ReferenceResidueProduct(x, kN, r, rows, columns);
+      const size_t stride = matrix->padded_columns();
+      ASSERT_EQ(out.size(), kN * stride);
+      for (size_t i = 0; i < kN; ++i) {
+        for (size_t c = 0; c < stride; ++c)
+          ASSERT_EQ(out[i * stride + c], c < columns ? expected[i * columns + c] : 0) << c;
+      }
+    }
+  }
+  EXPECT_EQ(ResidueMatrix::Create(Isa::kPortable, 0, 4, {}).status().code(),
+            Code::kInvalidArgument);
 }
 
 }  // namespace
