@@ -55,6 +55,7 @@ class Run {
   Status Text() {
     TALARIA_ASSIGN_OR_RETURN(const std::string text, ReadText(args_.text));
     std::vector<int32_t> tokens = runner_.Tokenize(text);
+    if (tokens.empty()) return Status(Code::kInvalidArgument, args_.text + " has no token");
     if (args_.limit > 0) tokens.resize(std::min<size_t>(tokens.size(), args_.limit));
     for (size_t i = 0; i < tokens.size(); i += args_.context) {
       const size_t n = std::min<size_t>(args_.context, tokens.size() - i);
@@ -95,7 +96,7 @@ class Run {
                         args_.tokens + ": there is no token " + std::to_string(token));
         tokens.push_back(token);
       }
-      if (!words.eof())
+      if (!words.eof() || tokens.empty())
         return Status(Code::kInvalidArgument, args_.tokens + ": not a list of token numbers");
     }
     if (args_.limit > 0) tokens.resize(std::min<size_t>(tokens.size(), args_.limit));

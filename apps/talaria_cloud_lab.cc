@@ -33,6 +33,7 @@ void AddServe(CLI::App& program, Arguments& args) {
       ->add_option("--groups", args.record.groups,
                    "Keep these groups of matrices only; default: all, which is megabytes a token")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->type_name("0,1,...");
   command
       ->add_option("--scheme", args.record.scheme,

@@ -478,6 +478,7 @@ void AddRun(CLI::App& program, Arguments& args) {
           ->excludes("--show-masked");
   run->add_option("--groups", args.groups, "Record these groups of matrices only; default: all")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->type_name("0,1,...")
       ->needs(record);
   run->add_option("--stats", args.stats, "Write bytes, calls, rows and seconds as JSON")

@@ -121,7 +121,8 @@ class Runner final : public ModelRunner {
     return static_cast<uint32_t>(llama_vocab_n_tokens(llama_model_get_vocab(model_.get())));
   }
   std::vector<int32_t> Tokenize(const std::string& text) const override {
-    std::vector<int32_t> tokens(text.size() + 8);
+    // A byte-level vocabulary spells the three bytes of its space mark.
+    std::vector<int32_t> tokens(3 * text.size() + 8);
     const int n = llama_tokenize(llama_model_get_vocab(model_.get()), text.data(),
                                  static_cast<int32_t>(text.size()), tokens.data(),
                                  static_cast<int32_t>(tokens.size()), true, true);
