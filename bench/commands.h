@@ -28,6 +28,15 @@ struct FidelityOptions {
 // Perplexity of plain llama.cpp and of Talaria on the same text.
 Status Fidelity(const FidelityOptions& options);
 
+struct SchemesOptions {
+  Setting setting;
+  std::string json;
+  int runs = 3;
+};
+// The mask of this project, the one that was published, and none, in turns: speed, CPU of the CVM,
+// hints and traffic. Prints a table and writes JSON.
+Status Schemes(const SchemesOptions& options);
+
 }  // namespace talaria::bench
 
 #endif  // TALARIA_BENCH_COMMANDS_H_

@@ -1,34 +1,14 @@
-#include <sys/utsname.h>
-#include <unistd.h>
-
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "bench/commands.h"
+#include "bench/llama_bench.h"
 #include "bench/statistics.h"
 
 namespace talaria::bench {
 namespace {
 
 using Json = nlohmann::json;
-
-// One llama-bench test: tokens and seconds of its timed part.
-struct Timed {
-  double tokens = 0, seconds = 0;
-};
-
-Result<Timed> ParseLlamaBench(const std::string& output) {
-  const Json tests = Json::parse(output, nullptr, false);
-  if (!tests.is_array() || tests.size() != 1)
-    return Status(Code::kInternal, "llama-bench printed no JSON: " + output.substr(0, 200));
-  const Json& test = tests[0];
-  Timed t;
-  for (const Json& ns : test.at("samples_ns")) {
-    t.seconds += ns.get<double>() * 1e-9;
-    t.tokens += test.at("n_prompt").get<double>() + test.at("n_gen").get<double>();
-  }
-  return t;
-}
 
 // What is measured: the arguments of one llama-bench test.
 struct Workload {
@@ -42,20 +22,11 @@ struct Sample {
   double bytes_sent = 0, bytes_received = 0, calls = 0;             // per token
 };
 
-std::vector<std::string> LlamaBench(std::vector<std::string> head, const Workload& work,
-                                    int threads) {
-  for (const char* a : {"-o", "json", "--no-warmup"}) head.emplace_back(a);
-  head.emplace_back("-t");
-  head.push_back(std::to_string(threads));
-  head.insert(head.end(), work.arguments.begin(), work.arguments.end());
-  return head;
-}
-
 Status MeasurePlain(const Setting& s, const Workload& work, int threads, Sample& sample) {
   TALARIA_ASSIGN_OR_RETURN(
-      const Finished run,
-      RunProcess(LlamaBench({s.llama + "/plain/bin/llama-bench", "-m", s.model}, work, threads),
-                 s.work + "/plain.log"));
+      const Finished run, RunProcess(LlamaBench({s.llama + "/plain/bin/llama-bench", "-m", s.model},
+                                                work.arguments, threads),
+                                     s.work + "/plain.log"));
   TALARIA_ASSIGN_OR_RETURN(const Timed t, ParseLlamaBench(run.output));
   sample.plain_speed = t.tokens / t.seconds;
   sample.plain_cpu = run.usage.cpu_seconds / t.tokens;
@@ -63,7 +34,8 @@ Status MeasurePlain(const Setting& s, const Workload& work, int threads, Sample&
 }
 
 Status MeasureMasked(Laboratory& lab, const Workload& work, bool sustained, Sample& sample) {
-  TALARIA_ASSIGN_OR_RETURN(const MaskedRun run, lab.Run(LlamaBench({"llama-bench"}, work, 1)));
+  TALARIA_ASSIGN_OR_RETURN(const MaskedRun run,
+                           lab.Run(LlamaBench({"llama-bench"}, work.arguments, 1)));
   TALARIA_ASSIGN_OR_RETURN(const Timed t, ParseLlamaBench(run.output));
   sample.talaria_speed = t.tokens / (t.seconds + (sustained ? run.refill_seconds : 0));
   sample.child_cpu = run.child_cpu_seconds / t.tokens;
@@ -95,14 +67,6 @@ void PrintRow(const char* name, const std::vector<Sample>& samples) {
       Over(samples, [](const Sample& s) { return (s.cvm_cpu + s.child_cpu) / s.plain_cpu; });
   std::printf("%-16s %9.1f %9.1f %8.3f %6.1f %%%s %9.3f\n", name, plain.median, ours.median,
               ratio.median, ratio.spread * 100, ratio.spread > 0.1 ? " !" : "  ", cpu.median);
-}
-
-std::string CpuName() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
 }
 
 }  // namespace
@@ -202,8 +166,6 @@ Status EndToEnd(const EndToEndOptions& options) {
       "Spread: range of the pairwise ratios without the lowest and highest fifth, over the median; "
       "! marks more than 10 %%.\n");
 
-  utsname system{};
-  uname(&system);
   json["decode_ratio"] = json["workloads"]["decode"]["ratio"]["median"];
   json["prompt_ratio"] = json["workloads"]["prompt"]["ratio"]["median"];
   json["cvm_cpu_ratio"] = json["workloads"]["decode"]["cvm_cpu_ratio"]["median"];
@@ -214,8 +176,7 @@ Status EndToEnd(const EndToEndOptions& options) {
   json["cloud_resident_mib"] = cloud.resident_mib;
   json["pairs"] = options.pairs;
   json["pool_batches"] = s.pool_batches;
-  json["machine"] = {
-      {"cpu", CpuName()}, {"cores", sysconf(_SC_NPROCESSORS_ONLN)}, {"kernel", system.release}};
+  json["machine"] = Json::parse(MachineJson());
   json["channel"] = "unix, plaintext (simulated TEE)";
   if (!options.json.empty()) std::ofstream(options.json) << json.dump(2) << "\n";
   return OkStatus();

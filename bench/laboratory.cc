@@ -52,13 +52,16 @@ Result<std::unique_ptr<Laboratory>> Laboratory::Start(const Setting& setting) {
   const auto start = Clock::now();
   TALARIA_ASSIGN_OR_RETURN(
       auto cvm, Background::Start({setting.bin + "/talaria-cvm-lab", "batch", "--cloud", endpoint,
-                                   "--pool-batches", std::to_string(setting.pool_batches)},
+                                   "--scheme", setting.scheme, "--m", setting.m, "--pool-batches",
+                                   std::to_string(setting.pool_batches)},
                                   setting.work + "/cvm.log"));
   lab->cvm_ = std::make_unique<Background>(std::move(cvm));
   auto ready = ReadJson(*lab->cvm_, kSetupTimeoutSeconds);
   if (!ready.ok())
     return ready.status().Annotate("the CVM side did not start (see " + setting.work + "/cvm.log)");
   lab->setup_seconds_ = std::chrono::duration<double>(Clock::now() - start).count();
+  lab->hint_bytes_per_weight_ =
+      ready->at("hint_bytes").get<double>() / ready->at("weights").get<double>();
   if (ready->contains("memory")) lab->memory_json_ = (*ready)["memory"].dump();
   return lab;
 }

@@ -20,6 +20,8 @@ struct Setting {
   std::string work;      // logs and sockets
   int pool_batches = 2;  // of 256 rows, per group
   int cloud_threads = 2;
+  std::string scheme = "lattice";  // of talaria-cvm-lab
+  std::string m = "1/2";           // of the scheme `published`
 };
 
 // One llama.cpp program run through the masked model.
@@ -40,6 +42,7 @@ class Laboratory {
   double setup_seconds() const { return setup_seconds_; }
   Usage cvm() const { return cvm_->Measure(); }
   Usage cloud() const { return cloud_->Measure(); }
+  double hint_bytes_per_weight() const { return hint_bytes_per_weight_; }
   const std::string& memory_json() const {
     return memory_json_;
   }  // the CVM side's memory, line by line
@@ -48,7 +51,7 @@ class Laboratory {
   Laboratory() = default;
   Setting setting_;
   std::unique_ptr<Background> cloud_, cvm_;
-  double setup_seconds_ = 0;
+  double setup_seconds_ = 0, hint_bytes_per_weight_ = 0;
   std::string memory_json_;
 };
 

@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
   std::string work;
   bench::EndToEndOptions end_to_end;
   bench::FidelityOptions fidelity;
+  bench::SchemesOptions schemes;
   fidelity.text = TALARIA_DEFAULT_TEXT;
   const auto common = [&](CLI::App* command, std::string& json) {
     command->add_option("--model", setting.model, "GGUF file")
@@ -72,6 +73,18 @@ int main(int argc, char** argv) {
   f->add_option("--chunks", fidelity.chunks, "Chunks of 512 tokens")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
+  auto* c = app.add_subcommand(
+      "schemes",
+      "The mask of this project, the published one (broken) and none: speed, CPU, hints, traffic");
+  common(c, schemes.json);
+  c->add_option("--m", setting.m,
+                "Rows of M_pub of the published mask: a share of the width, N, d-1")
+      ->type_name("1/2|N|d-1")
+      ->capture_default_str();
+  c->add_option("--runs", schemes.runs, "Runs of each workload")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  c->footer("Example:\n  talaria-bench schemes --json schemes.json");
   CLI11_PARSE(app, argc, argv);
 
   const bool temporary = work.empty();
@@ -86,8 +99,10 @@ int main(int argc, char** argv) {
   std::filesystem::create_directories(work);
   setting.work = work;
   if (setting.store.empty()) setting.store = work + "/store";
-  end_to_end.setting = fidelity.setting = setting;
-  const Status status = e->parsed() ? bench::EndToEnd(end_to_end) : bench::Fidelity(fidelity);
+  end_to_end.setting = fidelity.setting = schemes.setting = setting;
+  const Status status = e->parsed()   ? bench::EndToEnd(end_to_end)
+                        : f->parsed() ? bench::Fidelity(fidelity)
+                                      : bench::Schemes(schemes);
   if (!status.ok()) {
     LogError(status.ToString());
     std::fprintf(stderr, "Logs are kept in %s\n", work.c_str());
