@@ -1,0 +1,166 @@
+"""Controls of the attack laboratory on synthetic data: attacks that must succeed, and rows that must give nothing."""
+import sys
+import tempfile
+import unittest
+import json
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from talaria_attack import laboratory, modq, recording  # noqa: E402
+
+D, VOCABULARY, ROWS, DELTA = 32, 500, 240, 2**17
+BY_NAME = {a.NAME: a for a in laboratory.find_attacks()}
+
+
+def uniform(rng, *shape):
+    return rng.integers(0, modq.Q, shape, dtype=np.uint64)
+
+
+def negacyclic(a):
+    """Matrix of s -> s * a in Z[X]/(X^N + 1), rows by coefficient of s."""
+    n = len(a)
+    out = np.zeros((n, n), np.uint64)
+    for i in range(n):
+        out[i, i:] = a[:n - i]
+        out[i, :i] = modq.sub(np.zeros(i, np.uint64), a[n - i:])
+    return out
+
+
+class Controls(unittest.TestCase):
+    def setUp(self):
+        self.rng = np.random.default_rng(7)
+        self.table = self.rng.integers(-3000, 3000, (VOCABULARY, D)).astype(np.int32)
+        self.tokens = self.rng.integers(0, VOCABULARY, ROWS)
+        self.plain = modq.from_signed(self.table[self.tokens].astype(np.int64) * DELTA)
+
+    def hits(self, attack, mask, scheme="test", public=None):
+        view = recording.CloudView(scheme, (self.plain + mask) % np.uint64(modq.Q), DELTA, public)
+        line = laboratory.run(BY_NAME[attack], view, self.table, self.tokens, [0, ROWS // 2])
+        self.assertTrue(line["applies"])
+        return line["hits"], line["rows"]
+
+    def assert_all(self, *arguments, **more):
+        hits, rows = self.hits(*arguments, **more)
+        self.assertEqual(hits, rows)
+
+    def assert_chance(self, *arguments, **more):
+        hits, rows = self.hits(*arguments, **more)
+        self.assertLessEqual(hits, rows * laboratory.interval(rows // VOCABULARY, rows, 10)[1])
+
+    def test_plain_rows_fall(self):
+        none = np.zeros_like(self.plain)
+        for attack in ("exact table", "nearest neighbour", "row differences"):
+            with self.subTest(attack):
+                self.assert_all(attack, none)
+
+    def test_linear_probe_learns_plain_rows(self):
+        self.assert_all("linear probe", np.zeros_like(self.plain))
+
+    def test_published_mask_falls_to_the_adaptive_attack_for_every_m(self):
+        for m in (1, 8, 16, 24, 31):
+            with self.subTest(m=m):
+                public = uniform(self.rng, m, D)
+                mask = modq.matmul(uniform(self.rng, ROWS, m), public)
+                self.assert_all("null space", mask, public=public)
+                self.assert_chance("exact table", mask, public=public)
+                if m > 1:
+                    self.assert_chance("nearest neighbour", mask, public=public)
+
+    def test_error_term_stops_the_null_space(self):
+        public = uniform(self.rng, 16, D)
+        error = modq.from_signed(self.rng.binomial(42, 0.5, (ROWS, D)).astype(np.int64) - 21)
+        mask = (modq.matmul(uniform(self.rng, ROWS, 16), public) + error) % np.uint64(modq.Q)
+        self.assert_chance("null space", mask, public=public)
+
+    def test_lattice_without_error_and_few_columns_falls(self):
+        # N = 8, k = 2: a batch is one long row of 8 * columns entries with 16 unknowns; public is A, expanded.
+        columns, n, k = 4, 8, 2
+        a = [[uniform(self.rng, n) for _ in range(columns)] for _ in range(k)]
+        public = np.block([[negacyclic(x) for x in line] for line in a])
+        self.assertEqual(public.shape, (16, D))
+        secret = modq.from_signed(self.rng.integers(-1, 2, (ROWS, n * k)))
+        self.assert_all("null space", modq.matmul(secret, public), public=public)
+        error = modq.from_signed(self.rng.integers(1, 3, (ROWS, D)))
+        self.assert_chance("null space", (modq.matmul(secret, public) + error) % np.uint64(modq.Q), public=public)
+
+    def test_reused_mask_falls(self):
+        mask = np.tile(uniform(self.rng, ROWS // 2, D), (2, 1))
+        self.tokens[:ROWS // 2] = np.arange(ROWS // 2)  # no row has its own token's partner
+        self.tokens[ROWS // 2:] = np.arange(ROWS // 2)[::-1] + ROWS // 2
+        self.plain = modq.from_signed(self.table[self.tokens].astype(np.int64) * DELTA)
+        self.assert_all("row differences", mask)
+
+    def test_uniform_rows_give_nothing(self):
+        for attack in BY_NAME:
+            if attack != "null space":
+                with self.subTest(attack):
+                    self.assert_chance(attack, uniform(self.rng, ROWS, D))
+
+    def test_null_space_needs_a_public_matrix(self):
+        view = recording.CloudView("lattice", self.plain, DELTA)
+        self.assertFalse(laboratory.run(BY_NAME["null space"], view, self.table, self.tokens, [0])["applies"])
+
+    def test_full_rank_has_no_null_space(self):
+        public = uniform(self.rng, D, D)
+        self.assertEqual(self.hits("null space", modq.matmul(uniform(self.rng, ROWS, D), public), public=public)[0], 0)
+
+
+class Arithmetic(unittest.TestCase):
+    def test_agrees_with_python_integers(self):
+        rng = np.random.default_rng(3)
+        edges = np.array([0, 1, 2, 16382, 16383, 2**47, modq.Q - 2, modq.Q - 1], np.uint64)
+        a = np.concatenate([np.repeat(edges, 8), uniform(rng, 500)])
+        b = np.concatenate([np.tile(edges, 8), uniform(rng, 500)])
+        for x, y, p, s in zip(a, b, modq.mul(a, b), modq.sub(a, b)):
+            self.assertEqual(int(p), int(x) * int(y) % modq.Q)
+            self.assertEqual(int(s), (int(x) - int(y)) % modq.Q)
+        big = np.full((2, 600), modq.Q - 1, np.uint64)
+        self.assertTrue(np.all(modq.matmul(big, big.T) == 600))
+
+    def test_null_vectors_of_a_rank_deficient_matrix(self):
+        rng = np.random.default_rng(4)
+        a = modq.matmul(uniform(rng, 6, 3), uniform(rng, 3, 10))
+        n = modq.null_vectors(a, 10)
+        self.assertEqual(n.shape, (10, 7))
+        self.assertFalse(np.any(modq.matmul(a, n)))
+
+
+class Recordings(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        root = Path(self.folder.name)
+        self.cloud = root / "cloud"
+        self.cloud.mkdir()
+        (root / "truth").mkdir()
+        info = {"version": 1, "q": modq.Q, "scheme": "none", "published": None,
+                "groups": [{"index": 0, "d": 2, "members": [], "delta_bits": 1}]}
+        (self.cloud / "recording.json").write_text(json.dumps(info))
+        (root / "truth" / "evaluations.jsonl").write_text('{"tokens":[1,0]}\n')
+
+    def write(self, *residues):
+        (self.cloud / "group-0.residues").write_bytes(b"".join(r.to_bytes(6, "little") for r in residues))
+
+    def test_table_is_read_by_token(self):
+        self.write(2, modq.Q - 4, 6, 8)
+        self.assertEqual(recording.load_table(self.folder.name).tolist(), [[3, 4], [1, -2]])
+
+    def refused(self, message):
+        with self.assertRaisesRegex(ValueError, message):
+            recording.load_table(self.folder.name)
+
+    def test_refusals(self):
+        self.write(2, modq.Q)
+        self.refused("not below q")
+        self.write(2, 4, 6)
+        self.refused("not whole rows")
+        self.write(2, 4, 6, 7)
+        self.refused("not a multiple of Delta")
+        with self.assertRaisesRegex(ValueError, "--groups 5"):
+            recording.load_cloud(self.folder.name, 5)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,23 @@
+"""Linear fingerprints mod q: equal rows have equal ones, others collide with probability about 2^-48 a pair."""
+import numpy as np
+
+from . import modq
+
+
+def of_table(table, delta, direction):
+    """delta * h . direction mod q for every row of the table, uint64 [vocabulary]."""
+    out = [modq.matmul(modq.from_signed(table[i:i + 4096].astype(np.int64) * delta), direction[:, None])[:, 0]
+           for i in range(0, len(table), 4096)]
+    return np.concatenate(out)
+
+
+def lookup(wanted, table_prints):
+    """Index into the table for every wanted fingerprint, -1 where there is none."""
+    order = np.argsort(table_prints, kind="stable")
+    ordered = table_prints[order]
+    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return np.where(ordered[at] == wanted, order[at], -1)
+
+
+def random_direction(d, seed=1):
+    return np.random.default_rng(seed).integers(0, modq.Q, d, dtype=np.uint64)

@@ -1,0 +1,65 @@
+"""What a recording holds (doc/recording.md). `cloud` is the adversary's view; `truth` is read for scoring only."""
+import json
+from pathlib import Path
+
+import numpy as np
+
+from . import modq
+
+
+def read_residues(path, d):
+    raw = np.fromfile(path, np.uint8)
+    if raw.size % (6 * d):
+        raise ValueError(f"{path}: not whole rows of {d} six-byte residues")
+    out = np.zeros(raw.size // 6, np.uint64)
+    for i in range(6):
+        out |= raw[i::6].astype(np.uint64) << np.uint64(8 * i)
+    if out.size and out.max() >= modq.Q:
+        raise ValueError(f"{path}: a residue is not below q")
+    return out.reshape(-1, d)
+
+
+class CloudView:
+    """Of one group: rows [n][d] mod q, delta, public M_pub or None."""
+
+    def __init__(self, scheme, rows, delta, public=None):
+        self.scheme, self.rows, self.delta, self.public = scheme, rows, delta, public
+
+
+def load_cloud(folder, group=0):
+    cloud = Path(folder) / "cloud"
+    info = json.loads((cloud / "recording.json").read_text())
+    if info["version"] != 1 or info["q"] != modq.Q:
+        raise ValueError(f"{cloud}: recording version {info['version']}, q {info['q']}: not what this program reads")
+    found = [g for g in info["groups"] if g["index"] == group]
+    if not found:
+        raise ValueError(f"{cloud}: group {group} was not kept; record again with --groups {group}")
+    d = found[0]["d"]
+    public = None
+    if info["published"]:
+        public = read_residues(cloud / info["published"]["files"][str(d)], d)
+    name = info["scheme"] + (f", m = {len(public)} of {d}" if public is not None else "")
+    return CloudView(name, read_residues(cloud / f"group-{group}.residues", d), 2 ** found[0]["delta_bits"], public)
+
+
+def load_tokens(folder):
+    """Truth: the token of every row of a group that takes all rows, and the first row of every evaluation."""
+    tokens, starts = [], []
+    for line in (Path(folder) / "truth" / "evaluations.jsonl").read_text().splitlines():
+        starts.append(len(tokens))
+        tokens += json.loads(line)["tokens"]
+    return np.array(tokens), starts
+
+
+def load_table(folder):
+    """The attacker's own run over the vocabulary, scheme none: h of every token, int32 [vocabulary][d]."""
+    view = load_cloud(folder)
+    if view.scheme != "none":
+        raise ValueError(f"{folder}: the vocabulary's table must be recorded with --scheme none")
+    h = modq.centred(view.rows)
+    if np.any(h % view.delta):
+        raise ValueError(f"{folder}: a row is not a multiple of Delta")
+    tokens, _ = load_tokens(folder)
+    table = np.zeros((int(tokens.max()) + 1, h.shape[1]), np.int32)
+    table[tokens] = h // view.delta
+    return table
