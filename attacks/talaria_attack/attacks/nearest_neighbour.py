@@ -2,7 +2,7 @@
 
 Needs: the weights. Does not adapt to the mask.
 Cost: one product of the rows with the table.
-Source: the token-inference attack that arXiv 2603.00196 evaluates is of this kind.
+Source: folklore; it stands here for an attack that does not adapt.
 """
 import numpy as np
 
