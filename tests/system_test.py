@@ -3,7 +3,7 @@
 
 Faults come from signals, from a proxy between CVM and cloud, and from damaged files.
 
-usage: system_test.py --bin DIR --store STORE [--plugin FILE] [--only REGEX] [--list] [--verbose]
+usage: system_test.py --bin DIR --store STORE [--plugin FILE] [--tests DIR] [--only REGEX] [--list] [--verbose]
 
 Prints one line a case, and at the end `N passed, M failed`. STORE is the demo model's (tests/system/store.py makes it);
 most cases use a tiny random model of their own, whose set-up takes a second. Python 3.11 and util-linux, nothing else.
@@ -22,6 +22,7 @@ import cases_answers  # noqa: E402,F401
 import cases_cloud_lost  # noqa: E402,F401
 import cases_lies  # noqa: E402,F401
 import cases_attested  # noqa: E402,F401
+import cases_fail_closed  # noqa: E402,F401
 import cases_secrecy  # noqa: E402,F401
 import cases_rows  # noqa: E402,F401
 import cases_start  # noqa: E402,F401
@@ -37,6 +38,7 @@ def main():
     parser.add_argument("--bin", required=True, help="the folder of the programs")
     parser.add_argument("--store", required=True, help="the demo model's store")
     parser.add_argument("--plugin", help="libggml-talaria.so; default: where talaria-cvm looks for it")
+    parser.add_argument("--tests", help="the folder of the tests' own programs; without it, cases that need one are skipped")
     parser.add_argument("--only", help="cases whose name has this regular expression")
     parser.add_argument("--list", action="store_true", help="print the cases' names")
     parser.add_argument("--verbose", action="store_true", help="where a check failed, too")

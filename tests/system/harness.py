@@ -63,6 +63,7 @@ class Context:
         self.store = pathlib.Path(arguments.store).resolve()
         self.llama = pathlib.Path(arguments.llama).resolve()
         self.model = pathlib.Path(arguments.model).resolve()
+        self.tests = pathlib.Path(arguments.tests).resolve() if arguments.tests else None
         self.verbose = arguments.verbose
         # Short: the path of a Unix socket has 107 bytes.
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="talaria-system-", dir="/tmp"))

@@ -18,6 +18,26 @@ namespace http = beast::http;
 
 constexpr int kTimeoutMs = 20'000;
 
+// Shows what is read to whoever asked for it.
+class ShownTransport final : public wire::Transport {
+ public:
+  ShownTransport(std::unique_ptr<wire::Transport> inner, std::function<void(Bytes)> on_read)
+      : inner_(std::move(inner)), on_read_(std::move(on_read)) {}
+  Status Send(std::initializer_list<Bytes> parts, int timeout_ms) override {
+    return inner_->Send(parts, timeout_ms);
+  }
+  Result<size_t> ReceiveSome(MutableBytes out, size_t min_bytes, int timeout_ms) override {
+    auto size = inner_->ReceiveSome(out, min_bytes, timeout_ms);
+    if (size.ok()) on_read_(Bytes(out).first(*size));
+    return size;
+  }
+  void Shutdown() override { inner_->Shutdown(); }
+
+ private:
+  const std::unique_ptr<wire::Transport> inner_;
+  const std::function<void(Bytes)> on_read_;
+};
+
 template <class T>
 T Filled(uint8_t value) {
   T out;
@@ -126,7 +146,10 @@ void FakeCvm::Accept() {
     if (!tls.ok()) continue;
     const wire::TlsTransport& session = **tls;
     Connection& connection = open_.emplace_back();
-    connection.stream = std::make_unique<ReadAhead>(std::move(*tls));
+    std::unique_ptr<wire::Transport> inner = std::move(*tls);
+    if (options_.on_read)
+      inner = std::make_unique<ShownTransport>(std::move(inner), options_.on_read);
+    connection.stream = std::make_unique<ReadAhead>(std::move(inner));
     connection.thread = std::thread([this, &connection, &session] {
       Serve(*connection.stream, session);
       connection.stream->Shutdown();

@@ -71,6 +71,8 @@ struct FakeCvmOptions {
   std::function<void(FakeExchange&)> answer_attestation = {};
   // Everything else; without it: 200 and "hello".
   std::function<void(FakeExchange&)> answer = {};
+  // Every byte that a user sent, as it was inside TLS. In the connections' threads.
+  std::function<void(Bytes)> on_read = {};
 };
 
 class FakeCvm {
