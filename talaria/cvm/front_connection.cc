@@ -5,7 +5,10 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <chrono>
+#include <ctime>
+#include <mutex>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -69,15 +72,48 @@ class Channel final : public ClientChannel {
       LogWarning("no evidence for a client: " + evidence.status().ToString());
       return evidence.status();
     }
-    return attest::Claim{.context = context, .evidence = std::move(evidence).value()};
+    auto attested = std::make_shared<const Attested>(
+        Attested{binding.exporter, nonce, {.context = context, .evidence = std::move(*evidence)}});
+    const std::lock_guard lock(mutex_);
+    attested_ = std::move(attested);
+    return attested_->claim;
+  }
+
+  Result<std::vector<uint8_t>> MakeReceipt(const attest::Exchange& exchange) override {
+    std::shared_ptr<const Attested> attested;
+    {
+      const std::lock_guard lock(mutex_);
+      attested = attested_;
+    }
+    if (!attested) return Status(Code::kNotFound, "this connection was not attested");
+    attest::Receipt receipt{.time = std::max<int64_t>(0, std::time(nullptr)),
+                            .nonce = attested->nonce,
+                            .exporter = attested->exporter,
+                            .peer_key = client_key_,
+                            .key = {},
+                            .exchange = exchange,
+                            .claim = attested->claim,
+                            .signature = {}};
+    const std::vector<uint8_t> spki = options_->key->spki();
+    TALARIA_CHECK(spki.size() == receipt.key.size());
+    std::ranges::copy(spki, receipt.key.begin());
+    TALARIA_ASSIGN_OR_RETURN(receipt.signature, options_->key->Sign(attest::SignedBytes(receipt)));
+    return attest::Encode(receipt);
   }
 
   const Digest& client_key() const override { return client_key_; }
 
  private:
+  struct Attested {
+    std::array<uint8_t, attest::kExporterBytes> exporter;
+    std::array<uint8_t, attest::kNonceBytes> nonce;
+    attest::Claim claim;
+  };
   const std::shared_ptr<const FrontOptions> options_;
   const std::weak_ptr<wire::TlsTransport> tls_;
   const Digest client_key_;
+  std::mutex mutex_;
+  std::shared_ptr<const Attested> attested_;  // null before the first evidence
 };
 
 bool SendAll(int fd, Bytes data) {

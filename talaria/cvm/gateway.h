@@ -21,9 +21,11 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "talaria/attest/binding.h"
 #include "talaria/attest/claim.h"
+#include "talaria/attest/receipt.h"
 #include "talaria/base/digest.h"
 #include "talaria/base/file.h"
 #include "talaria/base/result.h"
@@ -40,6 +42,9 @@ class ClientChannel {
   // time; may take seconds. kUnavailable: the connection has ended; the errors of
   // attest::Attester::Attest. Any error ends the connection.
   virtual Result<attest::Claim> Attest(const std::array<uint8_t, attest::kNonceBytes>& nonce) = 0;
+  // A signed receipt over `exchange` with the evidence of the last Attest() that succeeded. Any
+  // thread. kNotFound: there was none on this connection. kResourceExhausted.
+  virtual Result<std::vector<uint8_t>> MakeReceipt(const attest::Exchange& exchange) = 0;
   // SHA-256 of the client's SPKI; zero: it has shown none.
   virtual const Digest& client_key() const = 0;
 };

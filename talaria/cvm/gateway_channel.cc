@@ -60,4 +60,8 @@ std::string EncodeClaimAnswer(const attest::Claim& claim) {
   return R"({"claim":")" + ToHex(attest::Encode(claim)) + R"("})";
 }
 
+std::string EncodeReceiptAnswer(Bytes receipt) {
+  return R"({"receipt":")" + ToHex(receipt) + R"("})";
+}
+
 }  // namespace talaria::cvm

@@ -16,6 +16,8 @@ namespace talaria::cvm {
 
 inline constexpr std::string_view kAttestationPath = "/v1/talaria/attestation";
 inline constexpr std::string_view kRevocationsPath = "/v1/talaria/revocations";
+inline constexpr std::string_view kReceiptPath = "/v1/talaria/receipt";
+inline constexpr std::string_view kSaltHeader = "Talaria-Receipt-Salt";
 inline constexpr size_t kMaxChallengeBytes = 256;
 inline constexpr size_t kMaxRevocationsBodyBytes = 2 * tenant::kMaxRevocationListBytes + 64;
 
@@ -28,6 +30,8 @@ Result<Nonce> DecodeChallenge(std::string_view body);
 Result<std::vector<uint8_t>> DecodeRevocationsBody(std::string_view body);
 // {"claim":"<hex>"}
 std::string EncodeClaimAnswer(const attest::Claim& claim);
+// {"receipt":"<hex>"}
+std::string EncodeReceiptAnswer(Bytes receipt);
 
 }  // namespace talaria::cvm
 

@@ -39,6 +39,11 @@ constexpr int kMaxAttestations = 8;  // per connection; a client that knows its 
 
 std::string_view View(beast::string_view text) { return {text.data(), text.size()}; }
 
+Digest HashOf(Sha256 hash, std::string_view body) {
+  hash.Update(AsBytes(body));
+  return hash.Finish();
+}
+
 // What a request is, once its header was read.
 enum class Kind { kRoute, kAttestation, kRevocations };
 
@@ -104,6 +109,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
       token = Authenticate();
       if (!token) return Refuse({http::status::unauthorized, "A valid token is needed."});
     }
+    if (peer_.channel && target == kReceiptPath) return AnswerReceipt(method, *token);
+    // A receipt is of the last request of its connection, whatever became of it.
+    receipt_.reset();
     if (target == "/healthz" || target == "/readyz")
       return AnswerProbe(method, target == "/readyz");
 
@@ -116,6 +124,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     route_ = match.route;
     if (!options_.ready())
       return Refuse({http::status::service_unavailable, "The model is not ready."});
+    if (!BeginReceipt(token.get())) return;
     if (token && !Admit(token)) return;
     if (route_->body == BodyKind::kNone) {
       if (!request_->is_done())
@@ -155,6 +164,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (error) return OnReadError(error);
     const std::string received = std::move(request_->get().body());
     request_->get().body() = {};
+    if (receipt_)
+      receipt_->exchange.request = HashOf(attest::RequestHash(receipt_->salt), received);
     if (kind_ == Kind::kAttestation) return Attest(received);
     if (kind_ == Kind::kRevocations) return TakeRevocations(received);
     uint64_t answers = 1;
@@ -244,6 +255,51 @@ class Connection : public std::enable_shared_from_this<Connection> {
     admitted_ = std::move(admission.request);
     meter_ = AnswerMeter();
     return true;
+  }
+
+  // --- Receipts: digests of one exchange, which the client asked for by a salt.
+
+  // False: the salt is not one, and that is answered.
+  bool BeginReceipt(const tenant::Token* token) {
+    const auto& header = request_->get();
+    const beast::string_view name(kSaltHeader.data(), kSaltHeader.size());
+    const size_t salts = header.count(name);
+    if (salts == 0) return true;
+    attest::Salt salt;
+    if (!token || route_->body == BodyKind::kNone || salts != 1 ||
+        !FromHex(View(header[name]), salt)) {
+      Refuse({http::status::bad_request,
+              "A receipt is for a route with a body, by 64 lower-case hexadecimal digits."});
+      return false;
+    }
+    receipt_.emplace(PendingReceipt{.user = token->user,
+                                    .salt = salt,
+                                    .response = attest::ResponseHash(salt),
+                                    .exchange = {std::string(route_->path), 0, {}, {}},
+                                    .complete = false});
+    return true;
+  }
+
+  void CompleteReceipt() {
+    if (!receipt_) return;
+    receipt_->exchange.status = static_cast<uint16_t>(relayed_->result_int());
+    receipt_->exchange.response = receipt_->response.Finish();
+    receipt_->complete = true;
+  }
+
+  void AnswerReceipt(std::string_view method, const tenant::Token& token) {
+    if (method != "GET")
+      return Refuse({http::status::method_not_allowed, "The route has another method.", "GET"});
+    if (!request_->is_done())
+      return Refuse({http::status::bad_request, "The route takes no body."});
+    if (!receipt_ || !receipt_->complete || receipt_->user != token.user)
+      return Refuse(
+          {http::status::not_found, "The last answer of this connection has no receipt."});
+    const Result<std::vector<uint8_t>> receipt = peer_.channel->MakeReceipt(receipt_->exchange);
+    if (receipt.ok()) return Answer(JsonResponse(http::status::ok, EncodeReceiptAnswer(*receipt)));
+    if (receipt.status().code() == Code::kNotFound)
+      return Refuse({http::status::conflict, "This connection was not attested."});
+    Refuse({http::status::service_unavailable, "There is no receipt now."});
   }
 
   // --- Answers of our own.
@@ -367,6 +423,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     const size_t size = piece_.size() - response_->get().body().size;
     if (size == 0) return ReadPiece();
     if (admitted_ && route_->generates) meter_.Add({piece_.data(), size});
+    if (receipt_) receipt_->response.Update(AsBytes({piece_.data(), size}));
     client_.expires_after(milliseconds(options_.write_timeout_ms));
     const auto data = net::const_buffer(piece_.data(), size);
     if (chunked_) {
@@ -393,6 +450,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void EndExchange() {
     CloseUpstream();
+    CompleteReceipt();
     Finish();
   }
 
@@ -492,6 +550,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   int attestations_ = 0;
   std::unique_ptr<Users::Request> admitted_;  // a user's request that is not answered yet
   AnswerMeter meter_;                         // with admitted_
+  struct PendingReceipt {
+    std::string user;
+    attest::Salt salt;
+    Sha256 response;
+    attest::Exchange exchange;
+    bool complete;  // the whole answer went out
+  };
+  std::optional<PendingReceipt> receipt_;  // of the last request, if it asked for one
   std::optional<http::response<http::string_body>> answer_;  // of our own
   // An exchange with llama-server.
   bool forwarding_ = false, answering_ = false, chunked_ = false;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/ecdsa.h>
 #include <openssl/pem.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -210,6 +211,29 @@ std::string TlsKey::PublicKeyPem() const {
 }
 
 Digest TlsKey::spki_sha256() const { return impl_->spki_sha256; }
+std::vector<uint8_t> TlsKey::spki() const { return SpkiOf(impl_->key.get()); }
+
+Result<std::array<uint8_t, 64>> TlsKey::Sign(Bytes message) const {
+  TALARIA_CHECK(!message.empty() && message[0] >= 'a' && message[0] <= 'z');
+  EVP_MD_CTX* const context = EVP_MD_CTX_new();
+  std::array<uint8_t, 80> der;  // 72 at most
+  size_t der_bytes = der.size();
+  const bool made =
+      context != nullptr &&
+      EVP_DigestSignInit(context, nullptr, EVP_sha256(), nullptr, impl_->key.get()) == 1 &&
+      EVP_DigestSign(context, der.data(), &der_bytes, message.data(), message.size()) == 1;
+  EVP_MD_CTX_free(context);
+  if (!made) return OpenSslFailed("signing");
+  const uint8_t* at = der.data();
+  ECDSA_SIG* const numbers = d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(der_bytes));
+  std::array<uint8_t, 64> out;
+  const bool split = numbers != nullptr &&
+                     BN_bn2binpad(ECDSA_SIG_get0_r(numbers), out.data(), 32) == 32 &&
+                     BN_bn2binpad(ECDSA_SIG_get0_s(numbers), out.data() + 32, 32) == 32;
+  ECDSA_SIG_free(numbers);
+  if (!split) return OpenSslFailed("signing");
+  return out;
+}
 
 ssl_ctx_st* TlsKey::context() const { return impl_->context.get(); }
 

@@ -3,8 +3,10 @@
 #ifndef TALARIA_WIRE_TLS_KEY_H_
 #define TALARIA_WIRE_TLS_KEY_H_
 
+#include <array>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "talaria/base/digest.h"
 #include "talaria/base/result.h"
@@ -36,6 +38,10 @@ class TlsKey {
   // What a peer needs to pin this key: SpkiDigestFromPemFile() reads it.
   std::string PublicKeyPem() const;
   Digest spki_sha256() const;
+  std::vector<uint8_t> spki() const;  // in DER
+  // ECDSA with SHA-256; r and s, 32 bytes each, big-endian. `message` begins with a domain of its
+  // own, which no TLS handshake (64 spaces) and no certificate (0x30) begins with: a letter.
+  Result<std::array<uint8_t, 64>> Sign(Bytes message) const;
 
  private:
   friend class TlsTransport;

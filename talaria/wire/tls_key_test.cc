@@ -73,6 +73,23 @@ TEST_F(TlsKeyTest, EveryKeyIsAnotherOne) {
   static_assert(!std::is_copy_constructible_v<TlsKey> && !std::is_copy_assignable_v<TlsKey>);
 }
 
+TEST_F(TlsKeyTest, SignsWithTheKeyThatItNames) {
+  const TlsKey key = TlsKey::Generate().value();
+  EXPECT_EQ(Sha256Of(key.spki()), key.spki_sha256());
+  const auto a = key.Sign(AsBytes("message")), b = key.Sign(AsBytes("message"));
+  ASSERT_TRUE(a.ok() && b.ok());
+  EXPECT_NE(*a, *b) << "a new random number in each";
+}
+
+// What a handshake or a certificate signs can be had from nobody who asks for a signature.
+TEST(TlsKeyDeathTest, SignsNothingThatTlsSigns) {
+  const TlsKey key = TlsKey::Generate().value();
+  EXPECT_DEATH((void)key.Sign(AsBytes(std::string(64, ' ') + "TLS 1.3, server CertificateVerify")),
+               "");
+  EXPECT_DEATH((void)key.Sign(AsBytes("0")), "");
+  EXPECT_DEATH((void)key.Sign({}), "");
+}
+
 TEST_F(TlsKeyTest, ToFileAndBack) {
   const TlsKey key = TlsKey::Generate().value();
   const std::string path = Path("key.pem");
