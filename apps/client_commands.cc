@@ -38,19 +38,23 @@ void Print(const std::string& text) { std::fputs(text.c_str(), stdout); }
 
 }  // namespace
 
-Result<std::unique_ptr<client::AttestedPeer>> MakePeer(const PeerArguments& arguments) {
-  client::PeerOptions options;
-  TALARIA_ASSIGN_OR_RETURN(options.server.endpoint, client::ParseServer(arguments.url));
-  options.max_age_s = arguments.max_age_s;
-  options.now = [] { return static_cast<attest::UnixTime>(std::time(nullptr)); };
-
+Result<attest::Verifier> MakeVerifier(const PeerArguments& arguments) {
   TALARIA_ASSIGN_OR_RETURN(attest::Policy policy, attest::LoadPolicy(arguments.policy));
   attest::VerifierOptions trust{.policy = std::move(policy), .collateral = {}, .simulated = {}};
   if (!arguments.collateral.empty()) {
     TALARIA_ASSIGN_OR_RETURN(trust.collateral, attest::LoadCollateral(arguments.collateral));
   }
   if (arguments.insecure_simulated_tee) TALARIA_RETURN_IF_ERROR(Simulated(trust));
-  TALARIA_ASSIGN_OR_RETURN(attest::Verifier verifier, attest::Verifier::Create(std::move(trust)));
+  return attest::Verifier::Create(std::move(trust));
+}
+
+Result<std::unique_ptr<client::AttestedPeer>> MakePeer(const PeerArguments& arguments) {
+  client::PeerOptions options;
+  TALARIA_ASSIGN_OR_RETURN(options.server.endpoint, client::ParseServer(arguments.url));
+  options.max_age_s = arguments.max_age_s;
+  options.now = [] { return static_cast<attest::UnixTime>(std::time(nullptr)); };
+
+  TALARIA_ASSIGN_OR_RETURN(attest::Verifier verifier, MakeVerifier(arguments));
   TALARIA_ASSIGN_OR_RETURN(wire::TlsKey key, arguments.client_key.empty()
                                                  ? wire::TlsKey::Generate()
                                                  : wire::TlsKey::FromPemFile(arguments.client_key));

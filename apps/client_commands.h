@@ -23,6 +23,8 @@ struct PeerArguments {
   int max_age_s = 0;       // 0: as the policy says
   bool insecure_simulated_tee = false;
 };
+// Of policy, collateral and the flag.
+Result<attest::Verifier> MakeVerifier(const PeerArguments& arguments);
 // Nothing is connected yet. kInvalidArgument, kNotFound, kUnsupported (a simulated TEE in a build
 // without one), and those of the files.
 Result<std::unique_ptr<client::AttestedPeer>> MakePeer(const PeerArguments& arguments);
@@ -35,6 +37,15 @@ Status RunVerify(const PeerArguments& arguments, bool json, const std::string& s
 Status RunProxy(const PeerArguments& arguments, client::ProxyOptions options);
 // On the terminal, or a line of standard input for each question.
 Status RunChat(const PeerArguments& arguments, client::ChatOptions options);
+
+struct ReceiptArguments {
+  std::string path = "/v1/chat/completions", request;  // the route; the file with the body
+  std::string folder;                                  // for the copy, a new one
+};
+// One request on a connection of its own; its answer and the receipt are kept in the folder.
+Status RunReceiptGet(const PeerArguments& arguments, const ReceiptArguments& receipt);
+// Offline.
+Status RunReceiptVerify(const PeerArguments& arguments, const std::string& folder, bool json);
 
 struct PolicyInitArguments {
   std::string from_evidence;  // a CVM's URL or a file; empty: the values below

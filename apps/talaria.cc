@@ -33,14 +33,13 @@ struct Arguments {
   PeerArguments peer;
   client::ProxyOptions proxy;
   client::ChatOptions chat;
+  ReceiptArguments receipt;
   PolicyInitArguments policy;
   TenantIssueArguments issue;
   TenantRevokeArguments revoke;
 };
 
-void AddPeer(CLI::App& command, PeerArguments& peer) {
-  command.add_option("url", peer.url, "The CVM: https://HOST:PORT or unix:PATH")
-      ->envname("TALARIA_URL");
+void AddTrust(CLI::App& command, PeerArguments& peer) {
   command.add_option("--policy", peer.policy, "Whom to believe: a policy file")
       ->envname("TALARIA_POLICY")
       ->type_name("FILE");
@@ -49,14 +48,20 @@ void AddPeer(CLI::App& command, PeerArguments& peer) {
                   "Folder with what AMD and Intel publish about their processors")
       ->envname("TALARIA_COLLATERAL")
       ->type_name("DIR");
+  command.add_flag(std::string("--") + kInsecure, peer.insecure_simulated_tee,
+                   "Believe a simulated TEE, if the policy has a section for it. It protects "
+                   "nothing. For development");
+}
+
+void AddPeer(CLI::App& command, PeerArguments& peer) {
+  command.add_option("url", peer.url, "The CVM: https://HOST:PORT or unix:PATH")
+      ->envname("TALARIA_URL");
+  AddTrust(command, peer);
   command
       .add_option("--client-key", peer.client_key,
                   "Key of this client's TLS, for tokens that are bound to it; otherwise a new one")
       ->envname("TALARIA_CLIENT_KEY")
       ->type_name("FILE");
-  command.add_flag(std::string("--") + kInsecure, peer.insecure_simulated_tee,
-                   "Believe a simulated TEE, if the policy has a section for it. It protects "
-                   "nothing. For development");
   command.add_flag_callback(
       "--check-config", [] {}, "Print the settings in effect and stop");
 }
@@ -141,6 +146,44 @@ void AddChat(CLI::App& program, Arguments& args) {
       "Ctrl-C stops an answer, Ctrl-D ends; /clear forgets the conversation, /verdict shows the "
       "verdict again.\nExample:\n  talaria chat https://cvm.example:8443 --policy cvm.toml "
       "--collateral collateral/ --token-file token");
+}
+
+void AddReceipt(CLI::App& program, Arguments& args) {
+  CLI::App* group = program.add_subcommand(
+      "receipt", "Prove to others what a CVM answered: get a receipt, verify one");
+  group->require_subcommand(1);
+  CLI::App* get = group->add_subcommand(
+      "get", "Send one request to the CVM, and keep request, answer, salt and receipt in a folder");
+  AddPeer(*get, args.peer);
+  AddToken(*get, args);
+  get->add_option("--request", args.receipt.request, "File with the body of the request, JSON")
+      ->required()
+      ->type_name("FILE");
+  get->add_option("--path", args.receipt.path, "The route that it goes to")
+      ->type_name("PATH")
+      ->capture_default_str();
+  get->add_option("--out", args.receipt.folder, "Folder for the copy, a new one")
+      ->required()
+      ->type_name("DIR");
+  get->footer(
+      "The folder gets the files request, response, salt and receipt. Whoever has all four can "
+      "verify the receipt;\nwhoever has the receipt alone learns neither request nor answer: keep "
+      "the salt to yourself until you want to prove something.\nExample:\n  talaria receipt get "
+      "https://cvm.example:8443 --policy cvm.toml --collateral collateral/ --token-file token "
+      "--request request.json --out proof");
+  CLI::App* verify = group->add_subcommand(
+      "verify",
+      "Say whether a CVM that the policy accepts gave this answer to this request; "
+      "nothing is connected");
+  verify->add_option("folder", args.path, "As `talaria receipt get` wrote it")
+      ->required()
+      ->type_name("DIR");
+  AddTrust(*verify, args.peer);
+  verify->add_flag("--json", args.json, "Print JSON");
+  verify->footer(
+      "Evidence and revocation are judged as of now; the time in a receipt is by the CVM's "
+      "clock.\nExample:\n  talaria receipt verify proof --policy cvm.toml --collateral "
+      "collateral/");
 }
 
 void AddPolicy(CLI::App& program, Arguments& args) {
@@ -269,11 +312,26 @@ Status RunPeerCommand(CLI::App& program, CLI::App& command, Arguments& args) {
   return RunProxy(args.peer, args.proxy);
 }
 
+Status RunReceipt(const CLI::App& command, const Arguments& args) {
+  if (command.get_name() == "verify") {
+    if (args.peer.policy.empty())
+      return Status(Code::kInvalidArgument, "whom to believe? Give --policy FILE");
+    return RunReceiptVerify(args.peer, args.path, args.json);
+  }
+  TALARIA_RETURN_IF_ERROR(CheckPeer(args.peer));
+  if (command.count("--check-config") > 0) {
+    std::printf("%s", EffectiveSettings(command).c_str());
+    return OkStatus();
+  }
+  return RunReceiptGet(args.peer, args.receipt);
+}
+
 Status Run(CLI::App& program, Arguments& args) {
   CLI::App& command = *program.get_subcommands().at(0);
   const std::string& name = command.get_name();
   if (name == "verify" || name == "proxy" || name == "chat")
     return RunPeerCommand(program, command, args);
+  if (name == "receipt") return RunReceipt(*command.get_subcommands().at(0), args);
   const std::string verb = command.get_subcommands().at(0)->get_name();
   if (name == "image") return RunImageMeasure(args.path);
   if (name == "collateral") return RunCollateralShow(args.path);
@@ -305,6 +363,7 @@ int Main(int argc, char** argv) {
   AddVerify(program, args);
   AddProxy(program, args);
   AddChat(program, args);
+  AddReceipt(program, args);
   AddPolicy(program, args);
   AddTools(program, args);
   AddTenant(program, args);

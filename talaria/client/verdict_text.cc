@@ -72,6 +72,42 @@ std::string VerdictJson(const Attested& attested, const std::string& server) {
   return Dump(out);
 }
 
+std::string ReceiptText(const attest::Receipt& receipt, const attest::Verdict& verdict,
+                        const std::string& name) {
+  std::string out;
+  Line(out, "receipt", name + ": good");
+  Line(out, "time", attest::FormatUtc(receipt.time) + " by the CVM's clock");
+  Line(out, "request", "POST " + attest::Printable(receipt.exchange.path));
+  Line(out, "status", std::to_string(receipt.exchange.status));
+  Line(out, "evidence", std::string(attest::EvidenceTypeName(verdict.type)));
+  Line(out, "evidence digest", ToHex(verdict.evidence_digest));
+  Line(out, "key of the CVM", ToHex(Sha256Of(receipt.key)));
+  out += '\n';
+  for (const auto& [fact, value] : verdict.facts) Line(out, fact, value);
+  return out;
+}
+
+std::string ReceiptJson(const attest::Receipt& receipt, const attest::Verdict& verdict,
+                        const std::string& name) {
+  Json out = {{"trusted", true},
+              {"receipt", name},
+              {"time", receipt.time},
+              {"path", receipt.exchange.path},
+              {"status", receipt.exchange.status},
+              {"development",
+               verdict.type == attest::EvidenceType::kSimulated || verdict.context.development},
+              {"evidence", attest::EvidenceTypeName(verdict.type)},
+              {"evidence_digest", ToHex(verdict.evidence_digest)},
+              {"measurement", ToHex(Bytes(verdict.measurement))},
+              {"model_identity", ToHex(verdict.context.model_identity)},
+              {"configuration", ToHex(verdict.context.configuration)},
+              {"cvm_key", ToHex(Sha256Of(receipt.key))}};
+  Json facts = Json::object();
+  for (const auto& [fact, value] : verdict.facts) facts[fact] = value;
+  out["facts"] = std::move(facts);
+  return Dump(out);
+}
+
 std::string RefusalText(const Status& status, const std::string& server) {
   std::string out;
   if (status.code() == Code::kUntrusted) {

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "talaria/attest/receipt.h"
 #include "talaria/base/result.h"
 #include "talaria/client/secure_connection.h"
 
@@ -18,6 +19,11 @@ extern const char kDevelopmentWarning[];
 std::string VerdictText(const Attested& attested, const std::string& server);
 // One object. `trusted` is true.
 std::string VerdictJson(const Attested& attested, const std::string& server);
+// A receipt that was accepted, with what its CVM was found to be; `name` of its file or folder.
+std::string ReceiptText(const attest::Receipt& receipt, const attest::Verdict& verdict,
+                        const std::string& name);
+std::string ReceiptJson(const attest::Receipt& receipt, const attest::Verdict& verdict,
+                        const std::string& name);
 // The same for a CVM that is not believed, or not there: `trusted` false, `reason`, `message`.
 std::string RefusalText(const Status& status, const std::string& server);
 std::string RefusalJson(const Status& status, const std::string& server);

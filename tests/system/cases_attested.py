@@ -141,6 +141,54 @@ def through_the_proxy(context):
         check(PROMPT not in said_aloud, "the prompt is in a log")
 
 
+@case("a receipt of an answer and of a stream is verified offline, and one changed byte of any file is not")
+def receipts(context):
+    with attested(context) as scene:
+        policy = scene.policy("good")
+        cloud = scene.cloud(policy)
+        cvm = scene.await_ready(scene.cvm())
+        folders = []
+        for name, fields in {"whole": {}, "stream": {"stream": True}}.items():
+            request = scene.folder / f"{name}.json"
+            request.write_text(json.dumps(completion(PROMPT, 8, **fields)))
+            folders.append(scene.folder / f"proof-{name}")
+            scene.run("talaria", "receipt", "get", scene.front, "--policy", policy, "--token-file", scene.token, INSECURE,
+                      "--path", "/v1/completions", "--request", request, "--out", folders[-1])  # fmt: skip
+            check_equal((folders[-1] / "request").read_text(), request.read_text(), "the request in the copy")
+            check(PROMPT.encode() not in (folders[-1] / "receipt").read_bytes(), "the prompt is in the receipt")
+        check("choices" in json.loads((folders[0] / "response").read_text()), "the answer in the copy")
+        check((folders[1] / "response").read_bytes().startswith(b"data: "), "the stream in the copy")
+        stop_gently(cvm)
+        stop_gently(cloud)  # the rest is offline
+
+        def judge(folder, *flags, policy=policy):
+            command = (context.program("talaria"), "receipt", "verify", folder, "--policy", policy, "--json")
+            code, out, errors = context.run(*command, *flags)
+            check(out.startswith("{"), f"receipt verify said {out!r}, {errors!r}")
+            return code, json.loads(out)
+
+        reasons = {"request": "receipt-request", "response": "receipt-response", "receipt": "receipt-signature"}
+        for folder in folders:
+            code, said = judge(folder, INSECURE)
+            check_equal(code, 0, f"the exit code of receipt verify ({said})")
+            check_equal(said["model_identity"], scene.identity, "the model")
+            check_equal(said["measurement"], scene.measurement, "the measurement")
+            for name, reason in reasons.items():
+                good = (folder / name).read_bytes()
+                (folder / name).write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+                code, said = judge(folder, INSECURE)
+                check(code == UNTRUSTED and said["reason"] == reason, f"another byte of {name}: {code}, {said}")
+                (folder / name).write_bytes(good)
+            salt = (folder / "salt").read_text()
+            (folder / "salt").write_text(("1" if salt[0] == "0" else "0") + salt[1:])
+            check_equal(judge(folder, INSECURE)[0], UNTRUSTED, "the exit code with another salt")
+            (folder / "salt").write_text(salt)
+            check_equal(judge(folder)[1]["reason"], "simulated-not-accepted", "the reason without the flag")
+            other = scene.policy("other", measurement="0" * 96)
+            check_equal(judge(folder, INSECURE, policy=other)[0], UNTRUSTED, "the exit code with another policy")
+            check_equal(judge(folder, INSECURE)[0], 0, "the exit code at last")
+
+
 @case("a client's policy refuses another measurement, model, tenant and configuration, and the simulated TEE unasked")
 def refused_by_the_client(context):
     with attested(context) as scene:

@@ -1,0 +1,116 @@
+#include "talaria/client/receipt_exchange.h"
+
+#include <sys/random.h>
+
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+
+#include "talaria/attest/refusal.h"
+#include "talaria/client/http_stream.h"
+
+namespace talaria::client {
+namespace {
+
+namespace beast = boost::beast;
+namespace http = beast::http;
+
+constexpr uint32_t kMaxHeaderBytes = 16 << 10;
+constexpr size_t kBufferBytes = 256 << 10;
+constexpr size_t kMaxRefusalText = 300;
+constexpr int kReceiptTimeoutMs = 30'000;
+
+Result<attest::Salt> FreshSalt() {
+  attest::Salt salt;
+  if (getrandom(salt.data(), salt.size(), 0) != static_cast<ssize_t>(salt.size()))
+    return Status(Code::kInternal, "getrandom gave no salt");
+  return salt;
+}
+
+// One connection's requests, one behind the other.
+class Session {
+ public:
+  explicit Session(SecureConnection& connection)
+      : stream_(connection.stream(), connection.send_timeout_ms()) {}
+
+  Result<std::string> Ask(http::request<http::string_body>& request, TimePoint deadline) {
+    request.set(http::field::host, "talaria");
+    request.prepare_payload();
+    beast::error_code error;
+    http::write(stream_, request, error);
+    if (error) return Lost(error);
+    http::response_parser<http::string_body> parser;
+    parser.header_limit(kMaxHeaderBytes);
+    parser.body_limit(kMaxReceiptBodyBytes);
+    stream_.set_deadline(deadline);
+    http::read(stream_, buffer_, parser, error);
+    if (error) return Lost(error);
+    const unsigned status = parser.get().result_int();
+    std::string body = std::move(parser.get().body());
+    if (status == 200) return body;
+    const Code code = status == 503 || status == 429 ? Code::kUnavailable : Code::kUnsupported;
+    return Status(code, "the CVM answered with status " + std::to_string(status) + ": " +
+                            attest::Printable(body.substr(0, kMaxRefusalText)));
+  }
+
+ private:
+  Status Lost(beast::error_code error) const {
+    if (!stream_.status().ok()) return stream_.status().Annotate("the CVM was lost");
+    return Status(Code::kUnavailable, "the answer is not HTTP: " + error.message());
+  }
+  HttpStream stream_;
+  beast::flat_buffer buffer_{kBufferBytes};
+};
+
+// {"receipt":"<hex>"}, as the CVM writes it and not otherwise.
+Result<attest::Receipt> ParseAnswer(std::string_view body) {
+  constexpr std::string_view kHead = R"({"receipt":")", kTail = R"("})";
+  std::vector<uint8_t> bytes;
+  if (body.starts_with(kHead) && body.ends_with(kTail) &&
+      body.size() <= kHead.size() + 2 * attest::kMaxReceiptBytes + kTail.size()) {
+    body.remove_prefix(kHead.size());
+    body.remove_suffix(std::min(kTail.size(), body.size()));
+    bytes.resize(body.size() / 2);
+    if (body.size() % 2 != 0 || !FromHex(body, bytes)) bytes.clear();
+  }
+  if (bytes.empty()) return attest::Refuse("receipt-answer", "another", "a receipt in hex");
+  return attest::DecodeReceipt(bytes);
+}
+
+}  // namespace
+
+Result<ReceiptCopy> FetchReceipt(const ReceiptRequest& wanted, AttestedPeer& peer,
+                                 TimePoint connect_deadline) {
+  TALARIA_ASSIGN_OR_RETURN(const attest::Salt salt, FreshSalt());
+  TALARIA_ASSIGN_OR_RETURN(const std::unique_ptr<SecureConnection> connection,
+                           peer.Connect(connect_deadline));
+  try {
+    Session session(*connection);
+    const std::string authorization = "Bearer " + wanted.token;
+    http::request<http::string_body> request(http::verb::post, wanted.path, 11);
+    request.set(http::field::content_type, "application/json");
+    request.set("Talaria-Receipt-Salt", ToHex(Bytes(salt)));
+    if (!wanted.token.empty()) request.set(http::field::authorization, authorization);
+    request.body() = wanted.body;
+    TALARIA_ASSIGN_OR_RETURN(std::string response,
+                             session.Ask(request, After(wanted.answer_timeout_ms)));
+    http::request<http::string_body> question(http::verb::get, "/v1/talaria/receipt", 11);
+    if (!wanted.token.empty()) question.set(http::field::authorization, authorization);
+    TALARIA_ASSIGN_OR_RETURN(const std::string answer,
+                             session.Ask(question, After(kReceiptTimeoutMs)));
+    TALARIA_ASSIGN_OR_RETURN(attest::Receipt receipt, ParseAnswer(answer));
+    ReceiptCopy copy{salt, wanted.body, std::move(response), std::move(receipt)};
+    TALARIA_RETURN_IF_ERROR(
+        attest::VerifyReceipt(copy.receipt, {salt, AsBytes(copy.request), AsBytes(copy.response)},
+                              peer.verifier(), peer.now())
+            .status());
+    const attest::Exchange& exchange = copy.receipt.exchange;
+    if (exchange.path != wanted.path || exchange.status != 200 ||
+        Sha256Of(copy.receipt.key) != connection->attested()->key)
+      return attest::Refuse("receipt-exchange", "another path, status or key", "this request's");
+    return copy;
+  } catch (const std::exception& e) {
+    return Status(Code::kInternal, e.what());
+  }
+}
+
+}  // namespace talaria::client
