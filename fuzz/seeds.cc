@@ -1,6 +1,7 @@
 #include "fuzz/seeds.h"
 
 #include "talaria/attest/claim.h"
+#include "talaria/attest/receipt.h"
 #include "talaria/model/gguf_header.h"
 #include "talaria/model/manifest.h"
 #include "talaria/wire/messages.h"
@@ -163,6 +164,21 @@ void AddGguf(Map& out) {
   out["gguf_header/bad_cut"] = seed;
 }
 
+void AddReceipt(Map& out) {
+  attest::Receipt receipt{.time = 1'795'000'000,
+                          .nonce = {1},
+                          .exporter = {2},
+                          .peer_key = {},
+                          .key = {3},
+                          .exchange = {"/v1/completions", 200, {4}, {5}},
+                          .claim = SmallClaim(),
+                          .signature = {6}};
+  Buffer seed = Encode(receipt);
+  out["receipt/valid"] = seed;
+  seed.pop_back();
+  out["receipt/bad_cut"] = seed;
+}
+
 }  // namespace
 
 Map Seeds() {
@@ -171,6 +187,7 @@ Map Seeds() {
   AddCloudSession(out);
   AddManifest(out);
   AddGguf(out);
+  AddReceipt(out);
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "talaria/attest/claim.h"
+#include "talaria/attest/receipt.h"
 #include "talaria/model/gguf_header.h"
 #include "talaria/model/manifest.h"
 #include "talaria/model/store_layout.h"
@@ -141,6 +142,16 @@ bool GgufHeader(Bytes input) {
     TALARIA_CHECK(tensor.offset <= data_bytes && tensor.bytes <= data_bytes - tensor.offset);
     TALARIA_CHECK(model::FindGgufType(tensor.type) != nullptr);
   }
+  return true;
+}
+
+bool Receipt(Bytes input) {
+  const Result<attest::Receipt> receipt = attest::DecodeReceipt(input);
+  if (!receipt.ok()) {
+    TALARIA_CHECK(receipt.status().code() == Code::kUntrusted);
+    return false;
+  }
+  ExpectBytes(attest::Encode(*receipt), input);
   return true;
 }
 

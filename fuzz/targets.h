@@ -32,6 +32,9 @@ bool SnpReport(Bytes input);
 bool SnpCertificateTable(Bytes input);
 bool SnpVek(Bytes input);
 
+// What `talaria receipt verify` reads: whatever is accepted encodes to the same bytes.
+bool Receipt(Bytes input);
+
 struct Target {
   const char* name;  // also the corpus folder's
   bool (*run)(Bytes input);
@@ -46,7 +49,8 @@ inline constexpr Target kTargets[] = {{"frames", Frames},
                                       {"tdx_collateral", TdxCollateral},
                                       {"snp_report", SnpReport},
                                       {"snp_certificate_table", SnpCertificateTable},
-                                      {"snp_vek", SnpVek}};
+                                      {"snp_vek", SnpVek},
+                                      {"receipt", Receipt}};
 
 }  // namespace talaria::fuzz
 
