@@ -7,6 +7,10 @@
 
 namespace talaria::cloud {
 
+bool Gate::AcceptsModel(const Digest& identity) const {
+  return options_.verifier.policy().context->model_identities.Has(identity);
+}
+
 std::optional<Gate::Time> Gate::AdmittedUntil(const Digest& cvm_key) const {
   const std::lock_guard lock(mutex_);
   const auto found = admitted_.find(cvm_key);

@@ -32,6 +32,8 @@ class Gate {
   explicit Gate(GateOptions options) : options_(std::move(options)) {}
 
   const wire::TlsKey& key() const { return options_.key; }
+  // Whether the policy lets a CVM compute with that model at all.
+  bool AcceptsModel(const Digest& identity) const;
   // Until when the CVM with that key needs no new evidence; nullopt when it needs it now.
   std::optional<Time> AdmittedUntil(const Digest& cvm_key) const;
   // Judges a claim; the key is admitted on success, and no longer on failure. kUntrusted with the

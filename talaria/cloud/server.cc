@@ -11,6 +11,7 @@
 #include <system_error>
 #include <thread>
 
+#include "talaria/base/bytes.h"
 #include "talaria/base/log.h"
 #include "talaria/cloud/session.h"
 #include "talaria/model/store.h"
@@ -194,6 +195,11 @@ Result<std::unique_ptr<Server>> Server::Create(ServerOptions options) {
             "': with the simulated TEE only a Unix socket or a loopback address is served");
   }
   TALARIA_ASSIGN_OR_RETURN(model::Store store, model::Store::Open(options.store));
+  if (options.gate && !options.gate->AcceptsModel(store.identity())) {
+    return Status(Code::kInvalidArgument,
+                  "the policy does not accept the model of '" + options.store +
+                      "': no CVM would be served; its identity is " + ToHex(store.identity()));
+  }
   if (options.insecure_plaintext) {
     LogWarning("PLAINTEXT: no TLS and no attestation; whoever reaches " + options.listen +
                " can take the weights");

@@ -305,6 +305,33 @@ TEST(AttestedServer, AKeyThatFailsLaterIsNoLongerAdmitted) {
   EXPECT_FALSE(third.Greet().attested);
 }
 
+TEST(AttestedServer, APolicyForAnotherModelIsRefusedAtTheStart) {
+  const TinyStore store(kShapes);
+  const Digest identity = model::Store::Open(store.path())->identity();
+  Digest other = identity;
+  other[0] ^= 1;
+  ServerOptions options = TestOptions(store);
+  options.insecure_plaintext = false;
+  options.local_only = true;
+  const auto create = [&](const Digest& accepted) {
+    options.gate = std::make_shared<Gate>(GateOptions{
+        .key = *wire::TlsKey::Generate(),
+        .verifier = *attest::Verifier::Create(
+            {.policy = TestPolicy(accepted),
+             .collateral = {},
+             .simulated =
+                 attest::SimulatedTrust{attest::SimulatedRoots(), attest::SimulatedCrl()}}),
+        .now = [] { return kNow; },
+        .steady_now = [] { return Gate::Time{}; }});
+    return Server::Create(options).status();
+  };
+  EXPECT_TRUE(create(identity).ok());
+  const Status status = create(other);
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_THAT(status.message(), testing::HasSubstr("policy does not accept the model"));
+  EXPECT_THAT(status.message(), testing::HasSubstr(ToHex(identity)));
+}
+
 TEST(AttestedServer, StopDoesNotWaitForAHandshakeThatStalls) {
   const TinyStore store(kShapes);
   AttestedServer server(store);

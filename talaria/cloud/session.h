@@ -27,8 +27,8 @@ struct SessionContext {
   int idle_timeout_ms;
   int frame_timeout_ms;
   Gate* gate;  // null: plaintext, and everything is answered to anybody (simulated TEE only)
-  CallObserver* observer;  // null but in the laboratory
-  uint64_t connection;     // its number, for the observer
+  CallObserver* observer = nullptr;  // null but in the laboratory
+  uint64_t connection = 0;           // its number, for the observer
 };
 
 class Session {

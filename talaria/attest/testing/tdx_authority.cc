@@ -373,7 +373,7 @@ TdxPlan DefaultTdxPlan() {
   body.mrowner = Filled(0x44);
   body.mrownerconfig = Filled(0x55);
   body.report_data.fill(0xda);
-  body.tdx15 = TdReport::Tdx15{.tee_tcb_svn2 = {7, 1, 3}, .mrservicetd = {}};
+  body.tdx15 = Tdx15Fields{.tee_tcb_svn2 = {7, 1, 3}, .mrservicetd = {}};
   plan.quote.qe_auth.assign(32, 0x0a);
 
   plan.qe_report.attributes = {0x15, 0, 0, 0, 0, 0, 0, 0, 0xe7};
