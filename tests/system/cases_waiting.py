@@ -20,9 +20,10 @@ def under_way(context):
         _, client = scene.proxy(policy, "--token-file", scene.token, "--wait", "60")
         answers = []
         whole = threading.Thread(target=lambda: answers.append(client.complete(PROMPT, 1900)))
-        whole.start()
         stream = client.stream(PROMPT, 1900)
         check_equal(next(stream)[0], "data", "the first event of the stream")
+        whole.start()
+        whole.join(0.3)  # it has reached the CVM, and waits there for the stream's end
         cvm.send(signal.SIGKILL)
         cvm.wait()
         events = list(stream)
