@@ -1,50 +1,25 @@
 #include "talaria/attest/receipt_verifier.h"
 
-#include <openssl/ecdsa.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/x509.h>
-
-#include <memory>
+#include <algorithm>
+#include <array>
 
 #include "talaria/attest/refusal.h"
+#include "talaria/attest/x509.h"
 
 namespace talaria::attest {
 namespace {
 
-template <auto Free>
-struct Deleter {
-  template <class T>
-  void operator()(T* p) const {
-    Free(p);
-  }
-};
-template <class T, auto Free>
-using Held = std::unique_ptr<T, Deleter<Free>>;
+// The DER of a P-256 SubjectPublicKeyInfo up to its point's coordinates (RFC 5480).
+constexpr std::array<uint8_t, kSpkiBytes - 64> kP256SpkiHead = {
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06,
+    0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04};
 
-bool IsSignedBy(Bytes key, Bytes signature, Bytes message) {
-  const uint8_t* end = key.data();
-  const Held<EVP_PKEY, EVP_PKEY_free> pkey(
-      d2i_PUBKEY(nullptr, &end, static_cast<long>(key.size())));
-  if (!pkey || end != key.data() + key.size() || EVP_PKEY_is_a(pkey.get(), "EC") != 1) return false;
-  const Held<ECDSA_SIG, ECDSA_SIG_free> numbers(ECDSA_SIG_new());
-  BIGNUM* const r = BN_bin2bn(signature.data(), 32, nullptr);
-  BIGNUM* const s = BN_bin2bn(signature.data() + 32, 32, nullptr);
-  if (!numbers || !r || !s || ECDSA_SIG_set0(numbers.get(), r, s) != 1) {
-    BN_free(r);
-    BN_free(s);
-    return false;
-  }
-  uint8_t* der = nullptr;
-  const int der_bytes = i2d_ECDSA_SIG(numbers.get(), &der);
-  const Held<EVP_MD_CTX, EVP_MD_CTX_free> context(EVP_MD_CTX_new());
-  const bool good =
-      der_bytes > 0 && context &&
-      EVP_DigestVerifyInit(context.get(), nullptr, EVP_sha256(), nullptr, pkey.get()) == 1 &&
-      EVP_DigestVerify(context.get(), der, static_cast<size_t>(der_bytes), message.data(),
-                       message.size()) == 1;
-  OPENSSL_free(der);
-  return good;
+bool IsSignedBy(Bytes spki, Bytes signature, Bytes message) {
+  if (!std::ranges::equal(spki.first(kP256SpkiHead.size()), kP256SpkiHead)) return false;
+  const auto key =
+      PublicKey::FromPoint(Curve::kP256, spki.subspan(kP256SpkiHead.size()), "receipt-signature");
+  return key.ok() &&
+         key->VerifyEcdsa(Curve::kP256, message, signature.first(32), signature.subspan(32));
 }
 
 Digest HashOf(Sha256 hash, Bytes body) {
@@ -63,7 +38,6 @@ Result<Verdict> VerifyReceipt(const Receipt& receipt, const Disclosure& disclosu
                         .peer_key = receipt.peer_key};
   TALARIA_ASSIGN_OR_RETURN(Verdict verdict, verifier.Verify(receipt.claim, channel, now));
   const bool is_signed = IsSignedBy(receipt.key, receipt.signature, SignedBytes(receipt));
-  ERR_clear_error();
   if (!is_signed)
     return Refuse("receipt-signature", "another", "one of the key that the evidence names");
   if (receipt.time > now + kReceiptClockSkewS)

@@ -16,6 +16,7 @@ using attest::Policy;
 using attest::PolicyRemarks;
 
 constexpr int kMaxAgeS = 3600;
+constexpr uint8_t kCheckVectors = 2;  // what a CVM has unless its configuration says one: 2^-96
 
 Policy BasePolicy(const attest::Context& context) {
   return {.context = attest::ContextPolicy{.model_identities = {context.model_identity},
@@ -161,7 +162,7 @@ PolicyDraft DraftFromValues(const KnownValues& known) {
   PolicyDraft draft{BasePolicy({.version = attest::kAttestationVersion,
                                 .model_identity = known.model_identity,
                                 .profile = 1,
-                                .check_vectors = 1,
+                                .check_vectors = kCheckVectors,
                                 .configuration = known.configuration,
                                 .tenant_key = known.tenant_key,
                                 .development = false}),

@@ -82,6 +82,7 @@ TEST(PolicyDraftTest, KnownValuesMakeAFile) {
                     .tenant_key = testing::GoodContext().tenant_key};
   const auto policy = attest::ParsePolicy(DraftFromValues(known).Text(), "p.toml");
   ASSERT_TRUE(policy.ok()) << policy.status().ToString();
+  EXPECT_EQ(*policy->context->min_check_vectors, 2) << "one is for who writes so";
   EXPECT_EQ(policy->simulated->measurements->at(0), known.measurement);
   for (const auto type : {attest::EvidenceType::kSevSnp, attest::EvidenceType::kTdx}) {
     known.type = type;
