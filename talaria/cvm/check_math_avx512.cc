@@ -19,13 +19,14 @@ constexpr size_t kPanelsPerFold = 16;
 
 #define TALARIA_INLINE static inline __attribute__((always_inline))
 
-// Six-byte residues -> 64-bit lanes; reads 64 bytes.
+// Six-byte residues -> 64-bit lanes. Reads 48 bytes and none beyond: what follows may be arriving from the cloud.
 TALARIA_INLINE __m512i Load(const uint8_t* from) {
   const __m512i order = _mm512_set_epi8(
       63, 63, 47, 46, 45, 44, 43, 42, 63, 63, 41, 40, 39, 38, 37, 36, 63, 63, 35, 34, 33, 32, 31,
       30, 63, 63, 29, 28, 27, 26, 25, 24, 63, 63, 23, 22, 21, 20, 19, 18, 63, 63, 17, 16, 15, 14,
       13, 12, 63, 63, 11, 10, 9, 8, 7, 6, 63, 63, 5, 4, 3, 2, 1, 0);
-  return _mm512_maskz_permutexvar_epi8(0x3f3f3f3f3f3f3f3full, order, _mm512_loadu_si512(from));
+  return _mm512_maskz_permutexvar_epi8(0x3f3f3f3f3f3f3f3full, order,
+                                       _mm512_maskz_loadu_epi8(0xffff'ffff'ffffull, from));
 }
 
 struct Lanes {
