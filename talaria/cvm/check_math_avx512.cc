@@ -19,7 +19,8 @@ constexpr size_t kPanelsPerFold = 16;
 
 #define TALARIA_INLINE static inline __attribute__((always_inline))
 
-// Six-byte residues -> 64-bit lanes. Reads 48 bytes and none beyond: what follows may be arriving from the cloud.
+// Six-byte residues -> 64-bit lanes. Reads 48 bytes and none beyond: what follows may be arriving
+// from the cloud.
 TALARIA_INLINE __m512i Load(const uint8_t* from) {
   const __m512i order = _mm512_set_epi8(
       63, 63, 47, 46, 45, 44, 43, 42, 63, 63, 41, 40, 39, 38, 37, 36, 63, 63, 35, 34, 33, 32, 31,
