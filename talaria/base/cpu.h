@@ -12,9 +12,12 @@ enum class Isa {
   kPortable,  // plain C++: the oracle that every other path equals bit for bit
   kAvx2,      // AVX2 and FMA
   kAvx512,    // AVX-512 F, BW, DQ, VL, VBMI, IFMA, VNNI, VPOPCNTDQ (Ice Lake, Zen 4 and later)
+  kAmx,  // the same and AMX int8 tiles (Sapphire Rapids and later); the kernels of the masks have
+         // no use for it and run as with kAvx512
 };
 
-// The best level that this processor and operating system support.
+// The best level that this processor and operating system support. Linux hands out AMX tiles to
+// processes that ask for them: the first call does.
 Isa DetectIsa();
 // Every supported level, portable first: what tests run through.
 std::vector<Isa> SupportedIsas();

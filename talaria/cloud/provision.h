@@ -25,8 +25,8 @@ struct ProvisionOptions {
   uint32_t min_dimension = 128;  // smaller matrices stay in the CVM
   uint32_t profile = 1;
   int threads = 2;
-  Isa isa = Isa::kAvx512;  // upper bound for the products of the hints; the self-test decides
-  bool dry_run = false;    // only the plan: what would be offloaded, memory, disk
+  Isa isa = Isa::kAmx;   // upper bound for the products of the hints; the self-test decides
+  bool dry_run = false;  // only the plan: what would be offloaded, memory, disk
   const std::atomic<bool>* cancel = nullptr;  // set by a signal handler; leaves no half store
   // Called from the calling thread: what is going on, and how much of it is done. May be null.
   std::function<void(std::string_view stage, uint64_t done, uint64_t total)> on_progress;

@@ -75,7 +75,7 @@ void AddWeightProducts(std::span<const int8_t> weights, size_t d, const uint64_t
 void AddModuleProducts(Isa isa, const uint8_t* blocks, size_t columns, const uint64_t* const* x,
                        size_t vectors, WideSum* const* sums) {
   TALARIA_CHECK(columns % kBlockColumns == 0 && vectors >= 1 && vectors <= 2);
-  if (isa == Isa::kAvx512)
+  if (isa >= Isa::kAvx512)
     return internal::AddModuleProductsAvx512(blocks, columns, x, vectors, sums);
   for (size_t first = 0; first < columns; first += kBlockColumns, blocks += kBlockBytes) {
     for (size_t row = 0; row < ring::kSecretSize; ++row) {
@@ -91,7 +91,7 @@ void AddModuleProducts(Isa isa, const uint8_t* blocks, size_t columns, const uin
 void AddPanelProducts(Isa isa, const uint8_t* panels, size_t columns, const uint64_t* x,
                       WideSum* sums) {
   TALARIA_CHECK(columns % kPanelColumns == 0);
-  if (isa == Isa::kAvx512) return internal::AddPanelProductsAvx512(panels, columns, x, sums);
+  if (isa >= Isa::kAvx512) return internal::AddPanelProductsAvx512(panels, columns, x, sums);
   for (size_t first = 0; first < columns; first += kPanelColumns, panels += kPanelBytes) {
     for (size_t row = 0; row < ring::kDegree; ++row) {
       const uint8_t* const from = panels + row * kPanelRowBytes;

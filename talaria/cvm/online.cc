@@ -13,6 +13,7 @@ static_assert(internal::kQ == ring::kQ && internal::kPanelColumns == ring::kPane
 
 const internal::Kernels& KernelsOf(Isa isa) {
   switch (isa) {
+    case Isa::kAmx:
     case Isa::kAvx512:
       return internal::kAvx512Kernels;
     case Isa::kAvx2:

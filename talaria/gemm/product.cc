@@ -19,10 +19,6 @@ static_assert(kMaxInputs * 255 * 127 < (uint64_t{1} << 31), "sums of six-plane k
 
 constexpr size_t kMaxOutputs = size_t{1} << 32;
 constexpr size_t kMaxWeightBytes = size_t{1} << 46;
-constexpr size_t kChunkBytes = size_t{6}
-                               << 20;  // of packed rows: they stay in cache while all weights pass
-constexpr size_t kMinChunkRows =
-    64;  // from here on passing the weights again costs next to nothing
 constexpr size_t kMinGroupRows = 32;
 constexpr size_t kPackAloneBytes = size_t{256}
                                    << 10;  // packing less than this is faster than asking for help
@@ -34,6 +30,7 @@ constexpr size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
 
 const Kernel& TableKernel(Isa isa) {
 #if defined(__x86_64__)
+  if (isa == Isa::kAmx) return kAmxKernel;
   if (isa == Isa::kAvx512) return kAvx512Kernel;
   if (isa == Isa::kAvx2) return kAvx2Kernel;
 #endif
@@ -191,7 +188,8 @@ void Product(const PackedWeights& weights, Bytes planes, size_t rows, MutableByt
   const Shape shape{*impl.kernel, padded_inputs, impl.kernel->packed_row_bytes(padded_inputs),
                     impl.padded_outputs / kPanelColumns, impl.panel_bytes};
   // Chunks of equal size, so that none is a short and expensive rest.
-  const size_t most_rows = std::max(kMinChunkRows, kChunkBytes / shape.row_bytes);
+  const size_t most_rows =
+      std::max(shape.kernel.min_chunk_rows, shape.kernel.chunk_bytes / shape.row_bytes);
   const size_t chunks = DivideUp(rows, most_rows);
   const size_t chunk_rows = std::min(rows, DivideUp(DivideUp(rows, chunks), 2) * 2);
   constexpr size_t kAlign = 64;

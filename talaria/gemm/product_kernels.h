@@ -25,6 +25,8 @@ struct PanelRun {
 // Functions may run on several threads at once on disjoint output.
 struct Kernel {
   const char* name;
+  size_t chunk_bytes;     // of packed rows: they stay in cache while all weights pass
+  size_t min_chunk_rows;  // from here on passing the weights again costs next to nothing
   size_t (*panel_bytes)(size_t padded_inputs);       // a multiple of 64
   size_t (*packed_row_bytes)(size_t padded_inputs);  // a multiple of 64
   // `count` <= 32 columns [count][d] into a panel; the rest of the panel becomes zero columns.
@@ -37,7 +39,11 @@ struct Kernel {
 extern const Kernel kPortableKernel;
 extern const Kernel kAvx2Kernel;  // in builds for x86-64
 extern const Kernel kAvx512Kernel;
+extern const Kernel kAmxKernel;
 
+// Of the kernels that are bound by their arithmetic.
+inline constexpr size_t kChunkBytes = size_t{6} << 20;
+inline constexpr size_t kMinChunkRows = 64;
 inline constexpr size_t kPanelColumns = 32;
 inline constexpr size_t kPanelOutBytes = 32 * 6;
 

@@ -85,7 +85,7 @@ void Multiply(const PanelRun& run) {
 
 }  // namespace
 
-const Kernel kPortableKernel = {"portable", PanelBytes, PackedRowBytes,
-                                PackPanel,  PackRows,   Multiply};
+const Kernel kPortableKernel = {"portable",     kChunkBytes, kMinChunkRows, PanelBytes,
+                                PackedRowBytes, PackPanel,   PackRows,      Multiply};
 
 }  // namespace talaria::gemm

@@ -144,8 +144,13 @@ TEST_P(EveryIsa, FullDepth) {
 
 // More rows than a chunk of 6 MB holds, with an odd rest: chunks and their borders.
 TEST_P(EveryIsa, RowsAreCutIntoChunks) {
-  constexpr size_t kD = 16384;  // 64 rows are a chunk
-  for (size_t rows : {65, 129}) CheckRandom({kD, 1, rows}, two_);
+  constexpr size_t kD = 16384;  // 32 or 64 rows are a chunk
+  for (size_t rows : {33, 65, 129}) CheckRandom({kD, 1, rows}, two_);
+}
+
+// Blocks of rows and runs of inputs, each with a rest.
+TEST_P(EveryIsa, RowsAndInputsInBlocks) {
+  for (size_t rows : {31, 34, 35, 37, 71}) CheckRandom({2100, 40, rows}, one_);
 }
 
 TEST_P(EveryIsa, LargestSums) {
@@ -292,8 +297,8 @@ TEST(PackedWeights, ImpossibleShapesAreRefused) {
 }
 
 TEST(PackedWeights, AnInstructionSetThatIsNotHereIsRefused) {
-  if (DetectIsa() == Isa::kAvx512) GTEST_SKIP() << "this processor has them all";
-  EXPECT_EQ(PackedWeights::Create(Isa::kAvx512, 64, 32).status().code(), Code::kInvalidArgument);
+  if (DetectIsa() == Isa::kAmx) GTEST_SKIP() << "this processor has them all";
+  EXPECT_EQ(PackedWeights::Create(Isa::kAmx, 64, 32).status().code(), Code::kInvalidArgument);
 }
 
 // ---- the memory under the weights
@@ -330,7 +335,7 @@ TEST(SelfTestedIsa, AcceptsEveryKernelOfThisProcessor) {
 }
 
 TEST(SelfTestedIsa, NeverReturnsMoreThanTheProcessorHas) {
-  EXPECT_EQ(SelfTestedIsa(Isa::kAvx512), DetectIsa());
+  EXPECT_EQ(SelfTestedIsa(Isa::kAmx), DetectIsa());
 }
 
 // Kernels that are wrong in ways seen or feared. Each is the portable one with one fault.

@@ -9,8 +9,6 @@
 namespace talaria::ring {
 namespace {
 
-using internal::FmaRoot;
-using internal::IfmaRoot;
 using internal::Pass;
 
 constexpr uint64_t kTwo52 = uint64_t{1} << 52;
@@ -79,7 +77,7 @@ namespace internal {
 const IfmaRoots& GetIfmaRoots() {
   static const IfmaRoots roots = MakeRoots<IfmaRoots>([](uint64_t power) {
     const uint64_t w = MulMod(power, kTwo52 % kQ);
-    return IfmaRoot{w, w * InverseOfQ() & (kTwo52 - 1)};
+    return internal::IfmaRoot{w, w * InverseOfQ() & (kTwo52 - 1)};
   });
   return roots;
 }
@@ -87,7 +85,7 @@ const IfmaRoots& GetIfmaRoots() {
 const FmaRoots& GetFmaRoots() {
   static const FmaRoots roots = MakeRoots<FmaRoots>([](uint64_t power) {
     const double w = static_cast<double>(Centred(power));  // exact: below 2^47
-    return FmaRoot{w, w / static_cast<double>(kQ)};
+    return internal::FmaRoot{w, w / static_cast<double>(kQ)};
   });
   return roots;
 }
@@ -130,7 +128,7 @@ void GenerateRows(Isa isa, const uint8_t* matrix, size_t columns, size_t first_c
     pass.secrets = secrets;
     pass.values = scratch.data();
     pass.halves = reinterpret_cast<double*>(scratch.data() + kValuesBytes + kSecretWordsBytes);
-    if (isa == Isa::kAvx512) {
+    if (isa >= Isa::kAvx512) {
       // 2^52 is what the Montgomery reduction of the inner product takes away.
       ArrangeSecrets(batches, MulMod(inverse_degree, kTwo52 % kQ), secrets);
       internal::GenerateAvx512(pass);

@@ -51,7 +51,7 @@ void SampleError(Isa isa, AesCtrStream& stream, std::span<int8_t> out) {
   constexpr size_t kGroupsPerChunk = 20;  // 7,680 bytes: stay in the L1 cache
   constexpr size_t kSlackBytes = 64;      // that the vector paths read past the end
   TALARIA_CHECK(out.size() % internal::kErrorGroup == 0);
-  const internal::CountErrorsFunction count = isa == Isa::kAvx512 ? internal::CountErrorsAvx512
+  const internal::CountErrorsFunction count = isa >= Isa::kAvx512 ? internal::CountErrorsAvx512
                                               : isa == Isa::kAvx2 ? internal::CountErrorsAvx2
                                                                   : internal::CountErrorsPortable;
   alignas(64) uint8_t words[kGroupsPerChunk * internal::kErrorGroupBytes + kSlackBytes] = {};
