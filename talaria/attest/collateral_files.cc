@@ -213,11 +213,25 @@ Status LoadTdx(const std::string& folder, std::vector<TdxPlatformCollateral>& ou
 
 }  // namespace
 
+std::string AmdCrlPath(SnpProduct product) { return "amd/" + CrlName(product); }
+std::string TdxPlatformPath(const Fmspc& fmspc) { return "tdx/" + ToHex(fmspc); }
+
+std::vector<CollateralFile> FilesOf(const TdxCollateral& files) {
+  std::vector<CollateralFile> out;
+  for (const TdxFile& file : kTdxFiles) {
+    const Bytes bytes =
+        file.bytes != nullptr ? Bytes(files.*file.bytes) : AsBytes(files.*file.text);
+    if (!bytes.empty()) out.push_back({file.name, bytes});
+  }
+  return out;
+}
+
 Result<Collateral> LoadCollateral(const std::string& folder) {
   TALARIA_ASSIGN_OR_RETURN(const auto names, NamesIn(folder, kMaxCollateralPlatforms));
   Collateral out;
   for (const std::string& name : names) {
     const std::string path = folder + "/" + name;
+    if (name == kCollateralStaging) continue;
     if (name == "amd") {
       TALARIA_RETURN_IF_ERROR(LoadAmd(path, out.amd));
     } else if (name == "tdx") {
@@ -233,13 +247,13 @@ Result<Collateral> LoadCollateral(const std::string& folder) {
 Result<std::vector<CollateralExpiry>> ExpiryOf(const Collateral& collateral) {
   std::vector<CollateralExpiry> out;
   for (const auto& [product, crl] : collateral.amd) {
-    out.push_back({"amd/" + CrlName(product),
+    out.push_back({AmdCrlPath(product),
                    "revocation list of ARK-" + std::string(SnpProductName(product)),
                    crl.next_update()});
   }
   for (const TdxPlatformCollateral& platform : collateral.tdx) {
     TALARIA_ASSIGN_OR_RETURN(auto expiries,
-                             Platform(platform, "tdx/" + ToHex(platform.fmspc)).Expiries());
+                             Platform(platform, TdxPlatformPath(platform.fmspc)).Expiries());
     std::ranges::move(expiries, std::back_inserter(out));
   }
   std::ranges::stable_sort(out, {}, &CollateralExpiry::next_update);

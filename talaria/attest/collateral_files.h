@@ -8,11 +8,13 @@
 //   tdx/FMSPC/tcb_info_issuer_chain.pem  tdx/FMSPC/qe_identity_issuer_chain.pem
 //   tdx/FMSPC/root_ca_crl.der          tdx/FMSPC/pck_crl.der          optional
 //
-// FMSPC: 12 lower-case hexadecimal digits. Any other file or folder is an error.
+// FMSPC: 12 lower-case hexadecimal digits. Any other file or folder is an error, except .new, where
+// collateral_update.h prepares what is to replace the above.
 #ifndef TALARIA_ATTEST_COLLATERAL_FILES_H_
 #define TALARIA_ATTEST_COLLATERAL_FILES_H_
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "talaria/attest/snp/report.h"
@@ -25,6 +27,7 @@ namespace talaria::attest {
 
 inline constexpr size_t kMaxCollateralFileBytes = 1 << 20;
 inline constexpr size_t kMaxCollateralPlatforms = 256;  // folders under tdx/
+inline constexpr std::string_view kCollateralStaging = ".new";
 
 struct AmdCrl {
   SnpProduct product;
@@ -40,6 +43,16 @@ struct Collateral {
   std::vector<AmdCrl> amd;
   std::vector<TdxPlatformCollateral> tdx;
 };
+
+// Their names in the folder, for whoever writes them: "amd/milan.crl", "tdx/FMSPC".
+std::string AmdCrlPath(SnpProduct product);
+std::string TdxPlatformPath(const Fmspc& fmspc);
+struct CollateralFile {
+  std::string_view name;  // below TdxPlatformPath
+  Bytes bytes;            // of the argument of FilesOf
+};
+// All that there are, without the lists that are not there.
+std::vector<CollateralFile> FilesOf(const TdxCollateral& files);
 
 // Every message names the file. kNotFound: no such folder, or a file of a platform is missing;
 // kInvalidArgument: a file or folder that does not belong there, nothing at all, or too many

@@ -438,6 +438,24 @@ bool Crl::Revokes(const Certificate& certificate) const {
   return X509_CRL_get0_by_cert(impl_->crl.get(), &entry, certificate.impl_->x509.get()) != 0;
 }
 
+UnixTime Crl::this_update() const { return impl_->this_update; }
 UnixTime Crl::next_update() const { return impl_->next_update.value_or(0); }
+
+std::optional<std::vector<uint8_t>> Crl::number() const {
+  const ErrorQueueGuard guard;
+  const Owned<ASN1_INTEGER, ASN1_INTEGER_free> encoded(static_cast<ASN1_INTEGER*>(
+      X509_CRL_get_ext_d2i(impl_->crl.get(), NID_crl_number, nullptr, nullptr)));
+  if (encoded == nullptr) return std::nullopt;
+  const Owned<BIGNUM, BN_free> number(ASN1_INTEGER_to_BN(encoded.get(), nullptr));
+  if (number == nullptr || BN_is_negative(number.get()) != 0) return std::nullopt;
+  std::vector<uint8_t> out(static_cast<size_t>(BN_num_bytes(number.get())));
+  BN_bn2bin(number.get(), out.data());
+  return out;
+}
+
+std::string Crl::IssuerCommonName() const {
+  const ErrorQueueGuard guard;
+  return CommonName(X509_CRL_get_issuer(impl_->crl.get()));
+}
 
 }  // namespace talaria::attest

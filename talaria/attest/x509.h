@@ -93,7 +93,11 @@ class Crl {
   Status Verify(const Certificate& issuer, UnixTime now, std::string_view reason,
                 std::string_view expired_reason) const;
   bool Revokes(const Certificate& certificate) const;
+  UnixTime this_update() const;
   UnixTime next_update() const;  // 0 when absent
+  // The extension cRLNumber, big-endian without leading zeros; nullopt when there is none.
+  std::optional<std::vector<uint8_t>> number() const;
+  std::string IssuerCommonName() const;  // empty unless there is exactly one
 
  private:
   struct Impl;

@@ -78,16 +78,24 @@ Status CheckWindow(const CollateralWindow& window, UnixTime now, uint32_t min_nu
 
 }  // namespace
 
-Result<RevocationLists> VerifyRevocation(const TdxCollateral& collateral, const PckChain& chain,
-                                         const IntelRoot& root, UnixTime now, TdxCrlPolicy policy) {
+Result<RevocationLists> VerifyRevocationLists(const TdxCollateral& collateral,
+                                              const Certificate& pck_ca, const IntelRoot& root,
+                                              UnixTime now, TdxCrlPolicy policy) {
   RevocationLists lists;
   TALARIA_ASSIGN_OR_RETURN(lists.root,
                            VerifyCrl(collateral.root_crl, root.certificate, now, policy,
                                      {"root CRL", "tdx-root-crl", "tdx-root-crl-expired"}));
-  TALARIA_RETURN_IF_ERROR(CheckNotRevoked(lists.root, chain.issuer));
-  // By the leaf's own issuer: the issuer chain that Intel sends with this list adds nothing.
-  TALARIA_ASSIGN_OR_RETURN(lists.pck, VerifyCrl(collateral.pck_crl, chain.issuer, now, policy,
+  TALARIA_RETURN_IF_ERROR(CheckNotRevoked(lists.root, pck_ca));
+  TALARIA_ASSIGN_OR_RETURN(lists.pck, VerifyCrl(collateral.pck_crl, pck_ca, now, policy,
                                                 {"PCK CRL", "tdx-pck-crl", "tdx-pck-crl-expired"}));
+  return lists;
+}
+
+Result<RevocationLists> VerifyRevocation(const TdxCollateral& collateral, const PckChain& chain,
+                                         const IntelRoot& root, UnixTime now, TdxCrlPolicy policy) {
+  // By the leaf's own issuer: the issuer chain that Intel sends with its list adds nothing.
+  TALARIA_ASSIGN_OR_RETURN(RevocationLists lists,
+                           VerifyRevocationLists(collateral, chain.issuer, root, now, policy));
   TALARIA_RETURN_IF_ERROR(CheckNotRevoked(lists.pck, chain.leaf));
   return lists;
 }

@@ -27,6 +27,7 @@ struct TdxCollateral {
   std::string qe_identity_chain_pem;
   std::vector<uint8_t> root_crl;  // DER; empty where there is none
   std::vector<uint8_t> pck_crl;   // DER, of the CA that issued the PCK certificate; or empty
+  bool operator==(const TdxCollateral&) const = default;
 };
 
 enum class TdxCrlPolicy {
@@ -39,8 +40,12 @@ struct RevocationLists {
   std::optional<Crl> pck;   // of PCK certificates
 };
 
-// The lists, verified, and nobody in `chain` on them. Refusals: "tdx-crl-missing", "tdx-root-crl",
-// "tdx-root-crl-expired", "tdx-pck-crl", "tdx-pck-crl-expired", "tdx-revoked".
+// The lists, verified, and the CA of PCK certificates not on them. Refusals: "tdx-crl-missing",
+// "tdx-root-crl", "tdx-root-crl-expired", "tdx-pck-crl", "tdx-pck-crl-expired", "tdx-revoked".
+Result<RevocationLists> VerifyRevocationLists(const TdxCollateral& collateral,
+                                              const Certificate& pck_ca, const IntelRoot& root,
+                                              UnixTime now, TdxCrlPolicy policy);
+// The same, and nobody in `chain` on them.
 Result<RevocationLists> VerifyRevocation(const TdxCollateral& collateral, const PckChain& chain,
                                          const IntelRoot& root, UnixTime now, TdxCrlPolicy policy);
 

@@ -16,30 +16,45 @@ bool IsSignedBy(const PublicKey& key, Bytes message, const EcSignature& signatur
   return key.VerifyEcdsa(Curve::kP256, message, both.first(32), both.subspan(32));
 }
 
+// The same bytes, not the same name or key: a peer's copy is never used, and may not differ.
+Status CheckRoot(const Certificate& found, const IntelRoot& root) {
+  if (found == root.certificate) return OkStatus();
+  return Refuse("tdx-root", ToHex(Sha256Of(found.der())), ToHex(Sha256Of(root.certificate.der())));
+}
+
+Status CheckCaName(const Certificate& ca) {
+  const std::string name = ca.SubjectCommonName();
+  if (name == "Intel SGX PCK Platform CA" || name == "Intel SGX PCK Processor CA")
+    return OkStatus();
+  return Refuse("tdx-pck-name", Printable(name), "Intel SGX PCK Platform CA or Processor CA");
+}
+
+constexpr ChainOptions kChainOptions = {
+    .reason = "tdx-pck-chain", .expired_reason = "tdx-pck-expired", .strict = true};
+
 }  // namespace
+
+Result<Certificate> VerifyPckCa(std::string_view pem, const IntelRoot& root, UnixTime now) {
+  TALARIA_ASSIGN_OR_RETURN(const std::vector<Certificate> chain,
+                           Certificate::FromPem(pem, 2, "tdx-pck-pem"));
+  TALARIA_RETURN_IF_ERROR(CheckRoot(chain[1], root));
+  TALARIA_RETURN_IF_ERROR(VerifyChain(chain[0], {}, root.certificate, now, kChainOptions));
+  TALARIA_RETURN_IF_ERROR(CheckCaName(chain[0]));
+  return chain[0];
+}
 
 Result<PckChain> VerifyPckChain(std::string_view pem, const IntelRoot& root, UnixTime now) {
   TALARIA_ASSIGN_OR_RETURN(const std::vector<Certificate> chain,
                            Certificate::FromPem(pem, 3, "tdx-pck-pem"));
   const Certificate& leaf = chain[0];
   const Certificate& issuer = chain[1];
-  // The same bytes, not the same name or key: a peer's copy is never used, and may not differ.
-  if (!(chain[2] == root.certificate)) {
-    return Refuse("tdx-root", ToHex(Sha256Of(chain[2].der())),
-                  ToHex(Sha256Of(root.certificate.der())));
-  }
-  TALARIA_RETURN_IF_ERROR(VerifyChain(
-      leaf, {&issuer, 1}, root.certificate, now,
-      {.reason = "tdx-pck-chain", .expired_reason = "tdx-pck-expired", .strict = true}));
+  TALARIA_RETURN_IF_ERROR(CheckRoot(chain[2], root));
+  TALARIA_RETURN_IF_ERROR(VerifyChain(leaf, {&issuer, 1}, root.certificate, now, kChainOptions));
   constexpr std::string_view kLeafName = "Intel SGX PCK Certificate";
   if (leaf.SubjectCommonName() != kLeafName) {
     return Refuse("tdx-pck-name", Printable(leaf.SubjectCommonName()), kLeafName);
   }
-  const std::string issuer_name = issuer.SubjectCommonName();
-  if (issuer_name != "Intel SGX PCK Platform CA" && issuer_name != "Intel SGX PCK Processor CA") {
-    return Refuse("tdx-pck-name", Printable(issuer_name),
-                  "Intel SGX PCK Platform CA or Processor CA");
-  }
+  TALARIA_RETURN_IF_ERROR(CheckCaName(issuer));
   if (!leaf.HasEcKey(Curve::kP256)) return Refuse("tdx-pck-key", "another key", "P-256");
   TALARIA_ASSIGN_OR_RETURN(const std::optional<std::vector<uint8_t>> extension,
                            leaf.Extension(kPckExtensionOid, "tdx-pck-extension"));

@@ -25,6 +25,9 @@ struct PckChain {
 // "tdx-pck-name", "tdx-pck-key", "tdx-pck-extension".
 Result<PckChain> VerifyPckChain(std::string_view pem, const IntelRoot& root, UnixTime now);
 
+// The CA alone, as it comes with its revocation list: the CA and root. Refusals: the first five.
+Result<Certificate> VerifyPckCa(std::string_view pem, const IntelRoot& root, UnixTime now);
+
 // Refusals, in this order: "tdx-qe-signature", "tdx-key-binding" (the QE's report names another
 // attestation key: without this check anybody could sign quotes), "tdx-attestation-key",
 // "tdx-quote-signature".

@@ -229,6 +229,11 @@ std::vector<uint8_t> MakeTdxCrl(const TdxCrlPlan& plan, const std::string& issue
     TALARIA_CHECK(X509_REVOKED_set_revocationDate(entry, MakeTime(plan.this_update).get()) == 1);
     TALARIA_CHECK(X509_CRL_add0_revoked(x, entry) == 1);
   }
+  if (plan.number) {
+    const Owned<ASN1_INTEGER, ASN1_INTEGER_free> number(ASN1_INTEGER_new());
+    TALARIA_CHECK(ASN1_INTEGER_set_uint64(number.get(), *plan.number) == 1);
+    TALARIA_CHECK(X509_CRL_add1_ext_i2d(x, NID_crl_number, number.get(), 0, 0) == 1);
+  }
   TALARIA_CHECK(X509_CRL_sort(x) == 1);
   TALARIA_CHECK(X509_CRL_sign(x, issuer_key.impl().key.get(), EVP_sha256()) > 0);
   return ToDer<X509_CRL>(x, i2d_X509_CRL);

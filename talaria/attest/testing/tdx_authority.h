@@ -49,7 +49,8 @@ struct TdxCrlPlan {
   bool there = true;
   UnixTime this_update = kTdxPlanNow - 3600;
   UnixTime next_update = kTdxPlanNow + 3600;
-  std::vector<uint64_t> revoked;  // serial numbers
+  std::vector<uint64_t> revoked;   // serial numbers
+  std::optional<uint64_t> number;  // cRLNumber
 };
 
 struct TdxPlan {
