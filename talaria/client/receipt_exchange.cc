@@ -42,7 +42,9 @@ class Session {
     parser.header_limit(kMaxHeaderBytes);
     parser.body_limit(kMaxReceiptBodyBytes);
     stream_.set_deadline(deadline);
-    http::read(stream_, buffer_, parser, error);
+    // The header on its own: in one go, Boost 1.74 forgets that Content-Length was over the limit.
+    http::read_header(stream_, buffer_, parser, error);
+    if (!error) http::read(stream_, buffer_, parser, error);
     if (error) return Lost(error);
     const unsigned status = parser.get().result_int();
     std::string body = std::move(parser.get().body());

@@ -292,9 +292,11 @@ TEST_F(SecureConnectionTest, AnswersThatAreNone) {
     EXPECT_EQ(attest::ReasonOf(OpenTo(std::move(options)).status()), "attestation-answer")
         << body.substr(0, 50);
   }
-  for (const std::string& raw : {std::string("220 mail.example ESMTP\r\n\r\n"),
-                                 std::string("HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n"),
-                                 std::string("HTTP/1.1 302 X\r\nContent-Length: 0\r\n\r\n")}) {
+  for (const std::string& raw :
+       {std::string("220 mail.example ESMTP\r\n\r\n"),
+        std::string("HTTP/1.1 200 X\r\nContent-Length: 99999999999999\r\n\r\n{"),
+        std::string("HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n"),
+        std::string("HTTP/1.1 302 X\r\nContent-Length: 0\r\n\r\n")}) {
     FakeCvmOptions options;
     options.answer_attestation = [&](FakeExchange& exchange) { exchange.Raw(raw); };
     EXPECT_EQ(attest::ReasonOf(OpenTo(std::move(options)).status()), "attestation-answer") << raw;
