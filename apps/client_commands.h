@@ -12,6 +12,10 @@
 #include "talaria/client/chat.h"
 #include "talaria/client/proxy.h"
 
+namespace CLI {
+class App;
+}
+
 namespace talaria {
 
 // Which CVM, and whether to believe it.
@@ -57,8 +61,20 @@ Status RunPolicyInit(const PolicyInitArguments& arguments);
 Status RunPolicyCheck(const std::string& path);
 Status RunPolicyExplain(const std::string& path);
 Status RunImageMeasure(const std::string& path);
-Status RunCollateralShow(const std::string& folder);
 Status RunKeyInit(const std::string& path);
+
+struct CollateralFetchArguments {
+  std::string folder;
+  std::vector<std::string> evidence, products, fmspcs;
+  std::string pck_ca = "platform";
+  std::string kds, pccs;  // empty: the vendors' own
+  int timeout_s = 30;
+};
+// The commands of `talaria collateral`.
+void AddCollateral(CLI::App& program, CollateralFetchArguments& fetch);
+Status RunCollateralShow(const std::string& folder);
+// What fails leaves the folder as it was; the rest is renewed all the same.
+Status RunCollateralFetch(const CollateralFetchArguments& arguments);
 
 Status RunTenantInit(const std::string& path);
 struct TenantIssueArguments {

@@ -1,4 +1,4 @@
-// Policies, collateral, images and keys: what a user prepares.
+// Policies, images and keys: what a user prepares.
 #include <cstdio>
 
 #include "apps/client_commands.h"
@@ -107,19 +107,6 @@ Status RunImageMeasure(const std::string& path) {
                     ": this program was built without the simulated TEE, and images of SEV-SNP "
                     "and TDX are measured by the tools that doc/attestation.md names");
 #endif
-}
-
-Status RunCollateralShow(const std::string& folder) {
-  TALARIA_ASSIGN_OR_RETURN(const attest::Collateral collateral, attest::LoadCollateral(folder));
-  TALARIA_ASSIGN_OR_RETURN(const std::vector<attest::CollateralExpiry> all,
-                           attest::ExpiryOf(collateral));
-  std::printf("%-24s %-40s %s\n", "good until", "file", "what");
-  for (const attest::CollateralExpiry& each : all) {
-    std::printf("%-24s %-40s %s\n", attest::FormatUtc(each.next_update).c_str(), each.file.c_str(),
-                each.what.c_str());
-  }
-  std::fputs("Signatures are checked when evidence is.\n", stderr);
-  return OkStatus();
 }
 
 Status RunKeyInit(const std::string& path) {

@@ -35,6 +35,7 @@ struct Arguments {
   client::ChatOptions chat;
   ReceiptArguments receipt;
   PolicyInitArguments policy;
+  CollateralFetchArguments collateral;
   TenantIssueArguments issue;
   TenantRevokeArguments revoke;
 };
@@ -233,10 +234,6 @@ void AddTools(CLI::App& program, Arguments& args) {
       "SHA-384 of a file: what the simulated TEE reports. SEV-SNP and TDX images have "
       "tools of their own");
   measure->add_option("file", args.path, "The file, for example bin/talaria-cvm")->required();
-  CLI::App* collateral = program.add_subcommand("collateral", "What AMD and Intel publish");
-  collateral->require_subcommand(1);
-  CLI::App* show = collateral->add_subcommand("show", "Say what a folder has, and until when");
-  show->add_option("folder", args.path, "The folder")->required();
   CLI::App* key = program.add_subcommand("key", "Keys of this client's TLS");
   key->require_subcommand(1);
   CLI::App* key_init = key->add_subcommand(
@@ -334,7 +331,10 @@ Status Run(CLI::App& program, Arguments& args) {
   if (name == "receipt") return RunReceipt(*command.get_subcommands().at(0), args);
   const std::string verb = command.get_subcommands().at(0)->get_name();
   if (name == "image") return RunImageMeasure(args.path);
-  if (name == "collateral") return RunCollateralShow(args.path);
+  if (name == "collateral") {
+    return verb == "show" ? RunCollateralShow(args.collateral.folder)
+                          : RunCollateralFetch(args.collateral);
+  }
   if (name == "key") return RunKeyInit(args.path);
   if (name == "policy") {
     if (verb == "check") return RunPolicyCheck(args.path);
@@ -365,6 +365,7 @@ int Main(int argc, char** argv) {
   AddChat(program, args);
   AddReceipt(program, args);
   AddPolicy(program, args);
+  AddCollateral(program, args.collateral);
   AddTools(program, args);
   AddTenant(program, args);
   try {
