@@ -2,6 +2,7 @@
 #ifndef APPS_CLIENT_COMMANDS_H_
 #define APPS_CLIENT_COMMANDS_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -54,6 +55,7 @@ Status RunReceiptVerify(const PeerArguments& arguments, const std::string& folde
 struct PolicyInitArguments {
   std::string from_evidence;  // a CVM's URL or a file; empty: the values below
   std::string type, measurement, model, configuration, tenant_key;
+  std::string release, builder_key;  // instead of the measurement, or of the evidence's
   std::string client_key;
   std::string out;  // empty: standard output
 };
@@ -62,6 +64,21 @@ Status RunPolicyCheck(const std::string& path);
 Status RunPolicyExplain(const std::string& path);
 Status RunImageMeasure(const std::string& path);
 Status RunKeyInit(const std::string& path);
+
+struct ReleaseSignArguments {
+  std::string key, name, version, date;  // an empty date: today
+  std::vector<std::string> measurements, mrtd, simulated;
+  std::array<std::vector<std::string>, 4> rtmr;
+};
+struct ReleaseArguments {
+  std::string file, builder_key;
+  ReleaseSignArguments sign;
+};
+// The commands of `talaria release`.
+void AddRelease(CLI::App& program, ReleaseArguments& release);
+Status RunReleaseKeygen(const std::string& path);
+Status RunReleaseSign(const ReleaseArguments& arguments);
+Status RunReleaseVerify(const ReleaseArguments& arguments);
 
 struct CollateralFetchArguments {
   std::string folder;

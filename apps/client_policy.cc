@@ -1,11 +1,13 @@
 // Policies, images and keys: what a user prepares.
 #include <cstdio>
+#include <optional>
 
 #include "apps/client_commands.h"
 #include "talaria/attest/policy_file.h"
 #include "talaria/base/file.h"
 #include "talaria/base/log.h"
 #include "talaria/client/policy_draft.h"
+#include "talaria/client/release.h"
 #ifdef TALARIA_SIMULATED_TEE
 #include "talaria/attest/simulated/simulated_attester.h"
 #endif
@@ -31,7 +33,9 @@ Result<client::PolicyDraft> DraftOfValues(const PolicyInitArguments& arguments) 
   TALARIA_ASSIGN_OR_RETURN(const attest::EvidenceType type, ParseType(arguments.type));
   client::KnownValues known{
       .type = type, .measurement = {}, .model_identity = {}, .configuration = {}, .tenant_key = {}};
-  TALARIA_RETURN_IF_ERROR(ParseHex("--measurement", arguments.measurement, known.measurement));
+  // A release's take their place.
+  if (arguments.release.empty())
+    TALARIA_RETURN_IF_ERROR(ParseHex("--measurement", arguments.measurement, known.measurement));
   TALARIA_RETURN_IF_ERROR(ParseHex("--model", arguments.model, known.model_identity));
   TALARIA_RETURN_IF_ERROR(
       ParseHex("--configuration", arguments.configuration, known.configuration));
@@ -60,9 +64,18 @@ Result<client::PolicyDraft> DraftOfEvidence(const PolicyInitArguments& arguments
 }  // namespace
 
 Status RunPolicyInit(const PolicyInitArguments& arguments) {
-  TALARIA_ASSIGN_OR_RETURN(const client::PolicyDraft draft, arguments.from_evidence.empty()
-                                                                ? DraftOfValues(arguments)
-                                                                : DraftOfEvidence(arguments));
+  std::optional<client::Release> release;
+  tenant::PublicKey builder{};
+  if (!arguments.release.empty()) {
+    if (arguments.builder_key.empty())
+      return Status(Code::kInvalidArgument, "whose release? Give --builder-key FILE");
+    TALARIA_ASSIGN_OR_RETURN(builder, tenant::PublicKeyFromPemFile(arguments.builder_key));
+    TALARIA_ASSIGN_OR_RETURN(release, client::LoadRelease(arguments.release, builder));
+  }
+  TALARIA_ASSIGN_OR_RETURN(client::PolicyDraft draft, arguments.from_evidence.empty()
+                                                          ? DraftOfValues(arguments)
+                                                          : DraftOfEvidence(arguments));
+  if (release) TALARIA_RETURN_IF_ERROR(client::ApplyRelease(*release, builder, draft));
   const std::string text = draft.Text();
   if (arguments.out.empty()) {
     std::fputs(text.c_str(), stdout);

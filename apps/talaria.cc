@@ -36,6 +36,7 @@ struct Arguments {
   ReceiptArguments receipt;
   PolicyInitArguments policy;
   CollateralFetchArguments collateral;
+  ReleaseArguments release;
   TenantIssueArguments issue;
   TenantRevokeArguments revoke;
 };
@@ -200,9 +201,19 @@ void AddPolicy(CLI::App& program, Arguments& args) {
   init->add_option("--type", p.type, "sev-snp, tdx or simulated")
       ->type_name("TYPE")
       ->excludes(from);
-  init->add_option("--measurement", p.measurement, "Of the image: MEASUREMENT or MRTD")
-      ->type_name("HEX")
-      ->excludes(from);
+  CLI::Option* measurement =
+      init->add_option("--measurement", p.measurement, "Of the image: MEASUREMENT or MRTD")
+          ->type_name("HEX")
+          ->excludes(from);
+  CLI::Option* release =
+      init->add_option("--release", p.release,
+                       "A release file: measurements are those that its builder has signed, "
+                       "whatever the evidence says")
+          ->type_name("FILE")
+          ->excludes(measurement);
+  init->add_option("--builder-key", p.builder_key, "The builder's public key")
+      ->type_name("FILE")
+      ->needs(release);
   init->add_option("--model", p.model, "The model's identity, as `talaria-cloud inspect` says")
       ->type_name("HEX")
       ->excludes(from);
@@ -218,7 +229,9 @@ void AddPolicy(CLI::App& program, Arguments& args) {
   init->footer(
       "Examples:\n  talaria policy init --from-evidence https://cvm.example:8443 --out cvm.toml\n"
       "  talaria policy init --type simulated --measurement $(talaria image measure "
-      "bin/talaria-cvm) --model HEX --configuration HEX --tenant-key HEX");
+      "bin/talaria-cvm) --model HEX --configuration HEX --tenant-key HEX\n"
+      "  talaria policy init --type sev-snp --release release.toml --builder-key builder.pub "
+      "--model HEX --configuration HEX --tenant-key HEX");
   for (const auto& [name, about] : {std::pair{"check", "Say whether a policy file is good"},
                                     std::pair{"explain", "Say in English what a policy accepts"}}) {
     CLI::App* command = group->add_subcommand(name, about);
@@ -335,6 +348,10 @@ Status Run(CLI::App& program, Arguments& args) {
     return verb == "show" ? RunCollateralShow(args.collateral.folder)
                           : RunCollateralFetch(args.collateral);
   }
+  if (name == "release") {
+    if (verb == "keygen") return RunReleaseKeygen(args.release.file);
+    return verb == "sign" ? RunReleaseSign(args.release) : RunReleaseVerify(args.release);
+  }
   if (name == "key") return RunKeyInit(args.path);
   if (name == "policy") {
     if (verb == "check") return RunPolicyCheck(args.path);
@@ -366,6 +383,7 @@ int Main(int argc, char** argv) {
   AddReceipt(program, args);
   AddPolicy(program, args);
   AddCollateral(program, args.collateral);
+  AddRelease(program, args.release);
   AddTools(program, args);
   AddTenant(program, args);
   try {

@@ -3,15 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "apps/talaria_testing.h"
 #include "talaria/attest/policy_file.h"
 #include "talaria/client/testing/fake_cvm.h"
 #include "talaria/tenant/revocations.h"
@@ -27,42 +25,17 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-};
-
-std::string Slurp(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-class TalariaTest : public ::testing::Test {
+class TalariaTest : public ProgramTest {
  protected:
   void SetUp() override {
-    folder_ = sockets_.path();
-    program_ = std::string(std::getenv("TALARIA_BUILD_DIR")) + "/bin/talaria";
+    ProgramTest::SetUp();
     WriteFile("policy.toml", attest::WritePolicy(client::testing::GoodPolicy(), {}));
-  }
-  // `arguments` goes through the shell, with the program as `{}` if it is not first.
-  Outcome Run(std::string arguments) const {
-    if (arguments.find("{}") == std::string::npos) arguments = "{} " + arguments;
-    arguments.replace(arguments.find("{}"), 2, "'" + program_ + "'");
-    const std::string command = "cd '" + folder_ + "' && (" + arguments + ") >out 2>err";
-    const int state = std::system(command.c_str());
-    return {WIFEXITED(state) ? WEXITSTATUS(state) : -1, Slurp(folder_ + "/out"),
-            Slurp(folder_ + "/err")};
-  }
-  void WriteFile(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ + "/" + name) << text;
   }
   void StartCvm(FakeCvmOptions options = {}) {
     cvm_.reset();
     cvm_.emplace("unix:" + folder_ + "/cvm", std::move(options));
   }
 
-  client::testing::SocketFolder sockets_;
-  std::string folder_, program_;
   std::optional<FakeCvm> cvm_;
 };
 

@@ -2,6 +2,7 @@
 
 #include "talaria/attest/claim.h"
 #include "talaria/attest/receipt.h"
+#include "talaria/client/release.h"
 #include "talaria/model/gguf_header.h"
 #include "talaria/model/manifest.h"
 #include "talaria/wire/messages.h"
@@ -179,6 +180,29 @@ void AddReceipt(Map& out) {
   out["receipt/bad_cut"] = seed;
 }
 
+void AddClient(Map& out) {
+  const auto add = [&out](const char* name, const std::string& text) {
+    out[name] = Buffer(text.begin(), text.end());
+  };
+  client::Release release{
+      .name = "talaria-cvm",
+      .version = "1.2.0",
+      .date = "2026-11-29",
+      .sev_snp = client::ReleaseMeasurements{{1}, {2}},
+      .tdx = client::ReleaseTdx{.mrtd = {{{3}}}, .rtmr = {{{{{4}}}, {{{5}}}, {{{6}}}, {{{}}}}}},
+      .simulated = client::ReleaseMeasurements{{7}}};
+  const std::string text = client::EncodeRelease(release).value();
+  add("release/valid", text);
+  add("release/bad_cut", text.substr(0, text.size() - 1));
+  release.tdx.reset();
+  release.simulated.reset();
+  add("release/valid_sev_snp", client::EncodeRelease(release).value());
+  add("issuer_chain/valid", "-----BEGIN%20CERTIFICATE-----%0AMIIB%2Bw%3D%3D%0A");
+  add("issuer_chain/bad_digit", "MIIB%2Gw");
+  add("issuer_chain/bad_cut", "MIIB%2");
+  add("issuer_chain/bad_byte", "MIIB%00");
+}
+
 }  // namespace
 
 Map Seeds() {
@@ -188,6 +212,7 @@ Map Seeds() {
   AddManifest(out);
   AddGguf(out);
   AddReceipt(out);
+  AddClient(out);
   return out;
 }
 

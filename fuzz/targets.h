@@ -34,6 +34,10 @@ bool SnpVek(Bytes input);
 
 // What `talaria receipt verify` reads: whatever is accepted encodes to the same bytes.
 bool Receipt(Bytes input);
+// A builder's release file behind its signature, likewise; and the header that Intel's servers send
+// certificates in.
+bool Release(Bytes input);
+bool IssuerChain(Bytes input);
 
 struct Target {
   const char* name;  // also the corpus folder's
@@ -50,7 +54,9 @@ inline constexpr Target kTargets[] = {{"frames", Frames},
                                       {"snp_report", SnpReport},
                                       {"snp_certificate_table", SnpCertificateTable},
                                       {"snp_vek", SnpVek},
-                                      {"receipt", Receipt}};
+                                      {"receipt", Receipt},
+                                      {"release", Release},
+                                      {"issuer_chain", IssuerChain}};
 
 }  // namespace talaria::fuzz
 

@@ -44,11 +44,10 @@ Status FetchSigned(Fetcher& fetcher, const std::string& url, std::string_view na
                    std::string& chain) {
   TALARIA_ASSIGN_OR_RETURN(const FetchedFile file, fetcher.Get(url));
   const std::string_view body(reinterpret_cast<const char*>(file.body.data()), file.body.size());
-  auto sliced = attest::SliceSignedJson(body, name);
-  if (!sliced.ok()) return sliced.status().Annotate(url);
+  TALARIA_ASSIGN_OR_RETURN(attest::SignedJson sliced, attest::SliceSignedJson(body, name));
   TALARIA_ASSIGN_OR_RETURN(chain, ChainOf(file, url, chain_header));
-  object = std::move(sliced->object);
-  signature = std::move(sliced->signature_hex);
+  object = std::move(sliced.object);
+  signature = std::move(sliced.signature_hex);
   return OkStatus();
 }
 

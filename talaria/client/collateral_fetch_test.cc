@@ -13,7 +13,7 @@
 #include "talaria/attest/tdx/testing.h"
 #include "talaria/attest/testing/collateral_folder.h"
 #include "talaria/attest/testing/snp_authority.h"
-#include "talaria/client/testing/https_server.h"
+#include "talaria/client/testing/pcs.h"
 
 namespace talaria::client {
 namespace {
@@ -28,40 +28,20 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::HttpsAnswer;
 using testing::HttpsServer;
+using testing::kPcsPckCrl;
+using testing::kPcsQe;
+using testing::kPcsRootCrl;
+using testing::Pcs;
+using testing::PcsOf;
+using testing::PcsTcb;
+using testing::ServePcs;
 using testing::StatusAnswer;
+using testing::Text;
+using testing::UrlEncoded;
 using testing::WholeAnswer;
 
 constexpr attest::UnixTime kJuly2025 = 1751328000;      // within v4_uptodate's collateral
 constexpr attest::UnixTime kFebruary2026 = 1771545600;  // within both of FMSPC 90c06f000000
-
-std::string Text(const std::vector<uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
-
-std::string UrlEncoded(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    const bool plain = isalnum(static_cast<unsigned char>(c)) != 0 || c == '-';
-    out += plain ? std::string(1, c) : "%" + ToHex(AsBytes({&c, 1}));
-  }
-  return out;
-}
-
-// The CA and the root, of a genuine quote's chain.
-std::string CaChain(const std::string& vector) {
-  const auto quote = attest::ParseTdxQuote(attest::TdxVector(vector));
-  EXPECT_TRUE(quote.ok());
-  const std::string& pem = quote->pck_chain_pem;
-  return pem.substr(pem.find("-----BEGIN", 1),
-                    pem.rfind("-----END") + 26 - pem.find("-----BEGIN", 1));
-}
-
-// All that a caching server says of one platform.
-struct Pcs {
-  TdxCollateral files;
-  std::string ca_chain, fmspc;  // upper case, as Intel writes it
-};
-Pcs PcsOf(const std::string& vector, const std::string& fmspc) {
-  return {attest::TdxVectorCollateral(vector), CaChain(vector), fmspc};
-}
 
 class CollateralFetchTest : public ::testing::Test {
  protected:
@@ -72,26 +52,7 @@ class CollateralFetchTest : public ::testing::Test {
     servers_.kds = server_.url();
     servers_.UsePccs(server_.url());
   }
-  void Serve(const Pcs& pcs) {
-    const auto signed_json = [](const char* name, const std::string& object,
-                                const std::string& signature) {
-      return "{\"" + std::string(name) + "\":" + object + ",\"signature\":\"" + signature + "\"}";
-    };
-    const TdxCollateral& files = pcs.files;
-    server_.Serve(Tcb(pcs.fmspc),
-                  WholeAnswer(signed_json("tcbInfo", files.tcb_info, files.tcb_info_signature_hex),
-                              {{"TCB-Info-Issuer-Chain", UrlEncoded(files.tcb_info_chain_pem)}}));
-    server_.Serve(
-        kQe, WholeAnswer(
-                 signed_json("enclaveIdentity", files.qe_identity, files.qe_identity_signature_hex),
-                 {{"SGX-Enclave-Identity-Issuer-Chain", UrlEncoded(files.qe_identity_chain_pem)}}));
-    server_.Serve(kPckCrl, WholeAnswer(Text(files.pck_crl),
-                                       {{"SGX-PCK-CRL-Issuer-Chain", UrlEncoded(pcs.ca_chain)}}));
-    server_.Serve(kRootCrl, WholeAnswer(ToHex(files.root_crl)));  // as caching servers send it
-  }
-  static std::string Tcb(const std::string& fmspc) {
-    return "/tdx/certification/v4/tcb?fmspc=" + fmspc;
-  }
+  void Serve(const Pcs& pcs) { ServePcs(server_, pcs); }
   Result<CollateralChange> FetchInto(const std::string& fmspc_hex, attest::UnixTime now,
                                      const attest::IntelRoot& root = attest::PinnedIntelRoot()) {
     Fmspc fmspc;
@@ -111,9 +72,6 @@ class CollateralFetchTest : public ::testing::Test {
     return collateral.ok() ? collateral->tdx.at(0).files : TdxCollateral();
   }
 
-  const std::string kQe = "/tdx/certification/v4/qe/identity";
-  const std::string kPckCrl = "/sgx/certification/v4/pckcrl?ca=platform&encoding=der";
-  const std::string kRootCrl = "/sgx/certification/v4/rootcacrl";
   const attest::CollateralFolder folder_;
   HttpsServer server_;
   VendorServers servers_;
@@ -167,9 +125,10 @@ TEST_F(CollateralFetchTest, HostileAnswersLeaveTheFolderAsItWas) {
     EXPECT_THAT(result.status().message(), HasSubstr(words)) << target;
     EXPECT_EQ(Loaded(), good.files);
   };
-  const std::string tcb = Tcb("B0C06F000000");
+  const std::string tcb = PcsTcb("B0C06F000000");
   const std::string chain = UrlEncoded(good.files.tcb_info_chain_pem);
-  for (const std::string& target : {tcb, kQe, kPckCrl, kRootCrl}) {
+  for (const std::string& target :
+       {tcb, std::string(kPcsQe), std::string(kPcsPckCrl), std::string(kPcsRootCrl)}) {
     expect(target, StatusAnswer(404), Code::kNotFound, "404");
     expect(target, StatusAnswer(429, "Retry-After: 9\r\n"), Code::kUnavailable, "Retry-After: 9");
     expect(target, StatusAnswer(500), Code::kUnavailable, "500");
@@ -192,12 +151,12 @@ TEST_F(CollateralFetchTest, HostileAnswersLeaveTheFolderAsItWas) {
   flipped[flipped.find("17", 20)] = '9';
   expect(tcb, WholeAnswer(flipped, {{"TCB-Info-Issuer-Chain", chain}}), Code::kUntrusted,
          "tdx-tcb-info-signature");
-  expect(kPckCrl,
+  expect(std::string(kPcsPckCrl),
          WholeAnswer(Text(good.files.root_crl),
                      {{"SGX-PCK-CRL-Issuer-Chain", UrlEncoded(good.ca_chain)}}),
          Code::kUntrusted, "tdx-pck-crl");
-  expect(kRootCrl, WholeAnswer("00ff"), Code::kUntrusted, "tdx-root-crl");
-  expect(kRootCrl, WholeAnswer(""), Code::kUntrusted, "tdx-crl-missing");
+  expect(std::string(kPcsRootCrl), WholeAnswer("00ff"), Code::kUntrusted, "tdx-root-crl");
+  expect(std::string(kPcsRootCrl), WholeAnswer(""), Code::kUntrusted, "tdx-crl-missing");
   HttpsAnswer dripping = WholeAnswer(body, {{"TCB-Info-Issuer-Chain", chain}});
   dripping.drip_ms = 5;
   expect(tcb, dripping, Code::kUnavailable, "longer than 2000 ms");

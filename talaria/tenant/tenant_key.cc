@@ -60,6 +60,11 @@ Status CheckPrivate(const Fd& fd) {
 // Instead of asking somebody at a terminal.
 int NoPassword(char*, int, int, void*) { return -1; }
 
+bool OnlySpaceLeft(const Owned<BIO>& bio, std::string_view text) {
+  return text.substr(text.size() - static_cast<size_t>(BIO_pending(bio.get())))
+             .find_first_not_of(" \t\r\n") == std::string_view::npos;
+}
+
 Result<Owned<EVP_PKEY>> DecodePem(Bytes pem) {
   const std::string_view text(reinterpret_cast<const char*>(pem.data()), pem.size());
   if (text.starts_with("-----BEGIN ENCRYPTED"))
@@ -71,10 +76,7 @@ Result<Owned<EVP_PKEY>> DecodePem(Bytes pem) {
   Owned<EVP_PKEY> key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassword, nullptr));
   ERR_clear_error();
   if (key == nullptr) return Status(Code::kCorrupt, "a private key that does not decode");
-  if (text.substr(text.size() - static_cast<size_t>(BIO_pending(bio.get())))
-          .find_first_not_of(" \t\r\n") != std::string_view::npos) {
-    return Status(Code::kCorrupt, "something behind the private key");
-  }
+  if (!OnlySpaceLeft(bio, text)) return Status(Code::kCorrupt, "something behind the private key");
   if (EVP_PKEY_get_id(key.get()) != EVP_PKEY_ED25519)
     return Status(Code::kUnsupported, "not an Ed25519 key");
   return key;
@@ -97,8 +99,40 @@ Status CheckPublicKey(const PublicKey& key) {
   y.back() &= 0x7f;  // the rest is the sign of x
   const std::string text = ToHex(Bytes(y));
   if (std::ranges::any_of(kSmallOrder, [&](const char* bad) { return text == bad; }))
-    return Status(Code::kInvalidArgument, "not a tenant's key: anybody can sign under it");
+    return Status(Code::kInvalidArgument, "not a key to rely on: anybody can sign under it");
   return OkStatus();
+}
+
+Result<std::string> PublicKeyPem(const PublicKey& key) {
+  const Owned<EVP_PKEY> pkey(
+      EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, key.data(), key.size()));
+  const Owned<BIO> bio(BIO_new(BIO_s_mem()));
+  if (pkey == nullptr || bio == nullptr || PEM_write_bio_PUBKEY(bio.get(), pkey.get()) != 1)
+    return OpenSslFailed("encoding a public key");
+  char* pem = nullptr;
+  const auto size = static_cast<size_t>(BIO_get_mem_data(bio.get(), &pem));
+  return std::string(pem, size);
+}
+
+Result<PublicKey> PublicKeyFromPemFile(const std::string& path) {
+  TALARIA_ASSIGN_OR_RETURN(const std::vector<uint8_t> pem, ReadFile(path, kMaxPemBytes));
+  const std::string_view text(reinterpret_cast<const char*>(pem.data()), pem.size());
+  const auto corrupt = [&](const char* what) { return Status(Code::kCorrupt, path + ": " + what); };
+  if (!text.starts_with("-----BEGIN PUBLIC KEY-----")) return corrupt("not a public key in PEM");
+  const Owned<BIO> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  if (bio == nullptr) return OpenSslFailed("reading PEM");
+  const Owned<EVP_PKEY> pkey(PEM_read_bio_PUBKEY(bio.get(), nullptr, NoPassword, nullptr));
+  ERR_clear_error();
+  if (pkey == nullptr) return corrupt("a public key that does not decode");
+  if (!OnlySpaceLeft(bio, text)) return corrupt("something behind the public key");
+  if (EVP_PKEY_get_id(pkey.get()) != EVP_PKEY_ED25519)
+    return Status(Code::kUnsupported, path + ": not an Ed25519 key");
+  PublicKey key{};
+  size_t size = key.size();
+  if (EVP_PKEY_get_raw_public_key(pkey.get(), key.data(), &size) != 1 || size != key.size())
+    return OpenSslFailed("a public key");
+  if (Status s = CheckPublicKey(key); !s.ok()) return s.Annotate(path);
+  return key;
 }
 
 bool Verify(const PublicKey& key, std::string_view domain, Bytes message, Bytes signature) {

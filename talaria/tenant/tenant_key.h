@@ -1,6 +1,7 @@
 // The tenant's key: whoever holds its private half says who may use the tenant's CVMs (tokens) and
 // who no longer (revocations). The public half is bound into the attestation: doc/attestation.md.
-// Ed25519 (RFC 8032).
+// Ed25519 (RFC 8032). The builder of an image signs releases with a key of the same kind
+// (client/release.h); each use has a domain of its own.
 #ifndef TALARIA_TENANT_TENANT_KEY_H_
 #define TALARIA_TENANT_TENANT_KEY_H_
 
@@ -20,6 +21,12 @@ using Signature = std::array<uint8_t, kSignatureBytes>;
 
 // kInvalidArgument: a key under which anybody can forge signatures, as 32 zero bytes are.
 Status CheckPublicKey(const PublicKey& key);
+
+// SubjectPublicKeyInfo, for people who pass public keys on as files. kResourceExhausted.
+Result<std::string> PublicKeyPem(const PublicKey& key);
+// Exactly one such block. kNotFound, kIo; kCorrupt: not such a block; kUnsupported: another kind of
+// key; those of CheckPublicKey.
+Result<PublicKey> PublicKeyFromPemFile(const std::string& path);
 
 // Whether `signature` is the holder's of `key` over domain || message. False for anything else, a
 // failure of OpenSSL included. Any thread.

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <set>
 
 #include "talaria/base/file.h"
@@ -105,6 +107,34 @@ TEST(TenantKeyTest, ErrorsNameTheFileAndNothingInIt) {
   const std::string message = TenantKey::FromPemFile(path).status().message();
   EXPECT_THAT(message, HasSubstr(path));
   EXPECT_THAT(message, ::testing::Not(HasSubstr("CANARY")));
+}
+
+TEST(TenantKeyTest, PublicHalvesAsFiles) {
+  const std::string path =
+      ::testing::TempDir() + "/talaria_public_key." + std::to_string(getpid()) + ".pem";
+  const auto write = [&](const std::string& text) { std::ofstream(path) << text; };
+  const PublicKey key = testing::FixedKey().public_key();
+  const std::string pem = PublicKeyPem(key).value();
+  write(pem);
+  EXPECT_EQ(PublicKeyFromPemFile(path).value(), key);
+  const auto code = [&](const std::string& text) {
+    write(text);
+    return PublicKeyFromPemFile(path).status().code();
+  };
+  EXPECT_EQ(code(pem + pem), Code::kCorrupt);
+  EXPECT_EQ(code("x" + pem), Code::kCorrupt);
+  EXPECT_EQ(code(pem.substr(0, 60)), Code::kCorrupt);
+  EXPECT_EQ(code(""), Code::kCorrupt);
+  EXPECT_EQ(code(std::string(5000, 'x')), Code::kResourceExhausted);
+  EXPECT_EQ(code(PublicKeyPem(PublicKey{}).value()), Code::kInvalidArgument);
+  // P-256.
+  EXPECT_EQ(code("-----BEGIN PUBLIC KEY-----\n"
+                 "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEQLzlz7lvIuO7bOEaZoPZT0tEB3Lv"
+                 "0LCoMgOPCmzfGVv3GydOx23ilEscM70qq5vtEafq/Kje7+NAfae6/vsmFA==\n-----END PUBLIC "
+                 "KEY-----\n"),
+            Code::kUnsupported);
+  std::filesystem::remove(path);
+  EXPECT_EQ(PublicKeyFromPemFile(path).status().code(), Code::kNotFound);
 }
 
 }  // namespace
