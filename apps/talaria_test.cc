@@ -23,7 +23,6 @@ using client::testing::FakeCvmOptions;
 using client::testing::FakeExchange;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 class TalariaTest : public ProgramTest {
  protected:
