@@ -37,6 +37,17 @@ struct SchemesOptions {
 // hints and traffic. Prints a table and writes JSON.
 Status Schemes(const SchemesOptions& options);
 
+#ifdef TALARIA_SIMULATED_TEE
+struct AttestOptions {
+  Setting setting;
+  std::string json;
+  int rounds = 200;
+};
+// What attestation costs: the handshake beside TLS alone, and requests through `talaria proxy`
+// beside requests to the engine itself. Prints tables and writes JSON.
+Status Attest(const AttestOptions& options);
+#endif
+
 }  // namespace talaria::bench
 
 #endif  // TALARIA_BENCH_COMMANDS_H_

@@ -44,20 +44,23 @@ int main(int argc, char** argv) {
         "--store", setting.store,
         "Provisioned store; default: one made in the work folder and removed with it");
     command->add_option("--json", json, "Write the results there");
-    command
-        ->add_option("--pool-batches", setting.pool_batches, "Mask batches of 256 rows per group")
-        ->check(CLI::Range(1, 64))
-        ->capture_default_str();
     command->add_option("--cloud-threads", setting.cloud_threads, "Threads of the cloud's products")
         ->check(CLI::Range(1, 256))
         ->capture_default_str();
     command->add_option("--work", work,
                         "Folder for logs and sockets; default: a fresh one, removed at the end");
   };
+  const auto pools = [&](CLI::App* command) {
+    command
+        ->add_option("--pool-batches", setting.pool_batches, "Mask batches of 256 rows per group")
+        ->check(CLI::Range(1, 64))
+        ->capture_default_str();
+  };
   auto* e = app.add_subcommand(
       "end-to-end",
       "Speed, CPU, memory and traffic: pairs of plain llama.cpp and Talaria, alternating");
   common(e, end_to_end.json);
+  pools(e);
   e->add_option("--pairs", end_to_end.pairs, "Interleaved pairs")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -67,6 +70,7 @@ int main(int argc, char** argv) {
   auto* f = app.add_subcommand("fidelity",
                                "Perplexity of plain llama.cpp and of Talaria on the same text");
   common(f, fidelity.json);
+  pools(f);
   f->add_option("--text", fidelity.text, "Text file")
       ->check(CLI::ExistingFile)
       ->capture_default_str();
@@ -77,6 +81,7 @@ int main(int argc, char** argv) {
       "schemes",
       "The mask of this project, the published one (broken) and none: speed, CPU, hints, traffic");
   common(c, schemes.json);
+  pools(c);
   c->add_option("--m", setting.m,
                 "Rows of M_pub of the published mask: a share of the width, N, d-1")
       ->type_name("1/2|N|d-1")
@@ -85,6 +90,21 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   c->footer("Example:\n  talaria-bench schemes --json schemes.json");
+#ifdef TALARIA_SIMULATED_TEE
+  bench::AttestOptions attest;
+  auto* a = app.add_subcommand(
+      "attest",
+      "What attestation costs: the handshake beside TLS alone, requests through talaria proxy "
+      "beside direct ones");
+  common(a, attest.json);
+  a->add_option("--rounds", attest.rounds, "Interleaved rounds")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  a->footer(
+      "Runs talaria-cloud, talaria-cvm (simulated TEE, TCP on loopback) and talaria proxy. A real "
+      "TEE's own\ntime for a report comes on top of the handshake.\nExample:\n  talaria-bench "
+      "attest --json attest.json");
+#endif
   CLI11_PARSE(app, argc, argv);
 
   const bool temporary = work.empty();
@@ -100,9 +120,14 @@ int main(int argc, char** argv) {
   setting.work = work;
   if (setting.store.empty()) setting.store = work + "/store";
   end_to_end.setting = fidelity.setting = schemes.setting = setting;
-  const Status status = e->parsed()   ? bench::EndToEnd(end_to_end)
-                        : f->parsed() ? bench::Fidelity(fidelity)
-                                      : bench::Schemes(schemes);
+  Status status;
+  if (e->parsed()) status = bench::EndToEnd(end_to_end);
+  if (f->parsed()) status = bench::Fidelity(fidelity);
+  if (c->parsed()) status = bench::Schemes(schemes);
+#ifdef TALARIA_SIMULATED_TEE
+  attest.setting = setting;
+  if (a->parsed()) status = bench::Attest(attest);
+#endif
   if (!status.ok()) {
     LogError(status.ToString());
     std::fprintf(stderr, "Logs are kept in %s\n", work.c_str());
