@@ -7,6 +7,10 @@
 // user's token is added. No other header of the local client leaves this machine. Answers pass
 // piece by piece, with the verdict in headers Talaria-*. Nothing of a request is ever logged.
 //
+// On TCP, requests that a browser may send for a web page are refused with 403: the host must be of
+// this machine, and an Origin or Sec-Fetch-Site, which only browsers send, must not be another
+// site's. There are no CORS headers, so no page reads an answer.
+//
 // While the CVM is not believed or not there, requests wait, then get 503. A request of which one
 // byte was sent is never sent again: what fails then, fails once and visibly, with 502 or with an
 // answer that has no end.

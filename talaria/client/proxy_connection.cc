@@ -55,12 +55,39 @@ TextResponse ErrorResponse(http::status status, const std::string& message) {
   return JsonResponse(status, ErrorJson(status, message));
 }
 
-// A web page whose name was made to point here (DNS rebinding) says that name.
+// HOST or HOST:PORT of this machine.
 bool IsLocalHost(beast::string_view host) {
   const auto parsed = wire::Endpoint::Parse(std::string(host));
   if (parsed.ok()) return parsed->kind == wire::Endpoint::Kind::kTcp && parsed->IsLocal();
   const auto with_port = wire::Endpoint::Parse(std::string(host) + ":80");
   return with_port.ok() && with_port->kind == wire::Endpoint::Kind::kTcp && with_port->IsLocal();
+}
+
+bool IsLocalOrigin(beast::string_view origin) {
+  for (const beast::string_view scheme : {"http://", "https://"}) {
+    if (origin.starts_with(scheme)) return IsLocalHost(origin.substr(scheme.size()));
+  }
+  return false;  // "null" too: any page can make itself one
+}
+
+// Why a request may be a foreign web page's in the user's browser; empty when it is not. A page
+// whose name was made to point here (DNS rebinding) says that name as the host; a page of another
+// site says its origin with every POST, and browsers say of every request whose it is. Programs
+// send neither header.
+std::string_view ForeignPage(const http::fields& header) {
+  if (header.count(http::field::host) != 1 || !IsLocalHost(header[http::field::host])) {
+    return "The host is not of this machine: say localhost, 127.0.0.1 or [::1] in the URL.";
+  }
+  constexpr std::string_view kOtherSite =
+      "The request is a web page's of another site: only programs and pages of this machine may "
+      "use the proxy.";
+  for (const auto& field : header) {
+    if (field.name() == http::field::origin && !IsLocalOrigin(field.value())) return kOtherSite;
+    if (!beast::iequals(field.name_string(), "Sec-Fetch-Site")) continue;
+    const auto says = [&](beast::string_view whose) { return field.value() == whose; };
+    if (!says("none") && !says("same-origin") && !says("same-site")) return kOtherSite;
+  }
+  return {};
 }
 
 template <class Fields>
@@ -91,6 +118,12 @@ class LocalClient {
     stream_.set_deadline(After(context_.options.idle_timeout_ms));
     http::read_header(stream_, received_, parser, error);
     if (error) return AnswerReadError(error);
+    if (context_.browsers_reach_us) {
+      if (const std::string_view why = ForeignPage(parser.get()); !why.empty()) {
+        keep_alive_ = false;  // the body is not read
+        return Answer(ErrorResponse(http::status::forbidden, std::string(why)));
+      }
+    }
     if (beast::iequals(parser.get()[http::field::expect], "100-continue") && !parser.is_done()) {
       static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
       if (!client_.Send({AsBytes(kContinue)}, context_.options.send_timeout_ms).ok()) return false;
@@ -100,9 +133,6 @@ class LocalClient {
     if (error) return AnswerReadError(error);
     Request request = parser.release();
     keep_alive_ = request.keep_alive();
-    if (context_.check_host && !IsLocalHost(request[http::field::host])) {
-      return Answer(ErrorResponse(http::status::forbidden, "The host is not of this machine."));
-    }
     if (request.target() == "/talaria/status") return AnswerStatus(request);
     if (request.method() == http::verb::head || request.method() == http::verb::connect ||
         request.method() == http::verb::trace || request.method() == http::verb::unknown ||

@@ -12,7 +12,7 @@ namespace talaria::client {
 struct ProxyContext {
   const ProxyOptions& options;
   AttestedPeer& peer;
-  bool check_host;  // listening on TCP, where web pages reach us too
+  bool browsers_reach_us;  // listening on TCP: web pages can send requests, too
   const std::atomic<bool>& stopping;
 };
 

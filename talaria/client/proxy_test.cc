@@ -146,17 +146,64 @@ TEST_F(ProxyTest, RefusesWhatItDoesNotPass) {
                    "\r\n\r\n"),
             "HTTP/1.1 431");
   EXPECT_EQ(answer("CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n"), "HTTP/1.1 405");
+  EXPECT_EQ(cvm_->requests(), 0);
+}
+
+TEST_F(ProxyTest, ForeignWebPagesAreRefused) {
+  StartCvm();
+  StartProxy({.listen = "127.0.0.1:0"});
+  // Whether the CVM was asked is seen below; the status and the message here.
+  const auto answer = [&](const std::string& header) {
+    PlainClient client(proxy_->address());
+    client.Send("POST /v1/completions HTTP/1.1\r\nContent-Type: application/json\r\n" + header +
+                "Content-Length: 2\r\n\r\n{}");
+    return client.ReadUntil("\"}}");
+  };
   // A page of a name that was made to point here (DNS rebinding).
   for (const char* host : {"evil.example", "evil.example:80", "", "10.0.0.1", "localhost.evil"})
-    EXPECT_EQ(answer("GET /v1/models HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n"),
-              "HTTP/1.1 403")
+    EXPECT_THAT(answer("Host: " + std::string(host) + "\r\n"),
+                AllOf(StartsWith("HTTP/1.1 403"), HasSubstr("The host is not of this machine"),
+                      HasSubstr("Connection: close")))
         << host;
+  EXPECT_THAT(answer(""), StartsWith("HTTP/1.1 403"));
+  EXPECT_THAT(answer("Host: localhost\r\nHost: evil.example\r\n"), StartsWith("HTTP/1.1 403"));
+  // A page of another site, whose browser says so.
+  for (const char* header :
+       {"Origin: https://evil.example", "Origin: http://evil.example:8080", "Origin: null",
+        "Origin: http://127.0.0.1.evil.example", "Origin: file://", "Origin: localhost",
+        "Origin: http://localhost@evil.example", "Origin: ", "origin: https://evil.example",
+        "Origin: http://localhost\r\nOrigin: http://evil.example", "Sec-Fetch-Site: cross-site",
+        "sec-fetch-site: cross-site", "Sec-Fetch-Site: something-new",
+        "Origin: http://localhost\r\nSec-Fetch-Site: cross-site"})
+    EXPECT_THAT(answer("Host: localhost\r\n" + std::string(header) + "\r\n"),
+                AllOf(StartsWith("HTTP/1.1 403"), HasSubstr("a web page's of another site")))
+        << header;
+  // Not even the verdict.
+  PlainClient curious(proxy_->address());
+  curious.Send(
+      "GET /talaria/status HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\n\r\n");
+  EXPECT_THAT(curious.ReadUntil("\"}}"), StartsWith("HTTP/1.1 403"));
   EXPECT_EQ(cvm_->requests(), 0);
-  for (const char* host : {"localhost", "localhost:1", "127.0.0.1:8080", "[::1]:80", "127.0.0.1"}) {
+
+  for (const char* header :
+       {"Host: localhost", "Host: localhost:1", "Host: 127.0.0.1:8080", "Host: [::1]:80",
+        "Host: 127.0.0.1", "Host: localhost\r\nOrigin: http://localhost:3000",
+        "Host: localhost\r\nOrigin: https://[::1]", "Host: localhost\r\nSec-Fetch-Site: none",
+        "Host: localhost\r\nOrigin: http://127.0.0.1\r\nSec-Fetch-Site: same-origin"}) {
     PlainClient client(proxy_->address());
-    client.Get("/v1/models", host);
-    EXPECT_THAT(client.ReadUntil("hello"), StartsWith("HTTP/1.1 200")) << host;
+    client.Send("GET /v1/models HTTP/1.1\r\n" + std::string(header) + "\r\n\r\n");
+    EXPECT_THAT(client.ReadUntil("hello"),
+                AllOf(StartsWith("HTTP/1.1 200"), Not(HasSubstr("Access-Control"))))
+        << header;
   }
+}
+
+TEST_F(ProxyTest, NoBrowserReachesAUnixSocket) {
+  StartCvm();
+  StartProxy();
+  PlainClient client(proxy_->address());
+  client.Send("GET /v1/models HTTP/1.1\r\nHost: any\r\nOrigin: https://ui.example\r\n\r\n");
+  EXPECT_THAT(client.ReadUntil("hello"), StartsWith("HTTP/1.1 200"));
 }
 
 TEST_F(ProxyTest, ListensOnThisMachineOnlyAndTakesNoStrangeToken) {
