@@ -74,6 +74,10 @@ Status ShowVerdict(client::AttestedPeer& peer, const std::string& url) {
 
 Status RunChat(const PeerArguments& arguments, client::ChatOptions options) {
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
+  options.receipts = arguments.receipts;
+  if (!options.receipts.empty())
+    TALARIA_RETURN_IF_ERROR(client::MakeCopiesFolder(options.receipts));
   TALARIA_ASSIGN_OR_RETURN(const auto peer, MakePeer(arguments));
   TALARIA_ASSIGN_OR_RETURN(options.token, ReadToken(arguments.token_file));
   const Status verified = peer->Verify(client::After(kVerifyTimeoutMs));

@@ -52,6 +52,7 @@ Result<std::unique_ptr<client::AttestedPeer>> MakePeer(const PeerArguments& argu
   client::PeerOptions options;
   TALARIA_ASSIGN_OR_RETURN(options.server.endpoint, client::ParseServer(arguments.url));
   options.max_age_s = arguments.max_age_s;
+  options.attest_every_connection = !arguments.receipts.empty();
   options.now = [] { return static_cast<attest::UnixTime>(std::time(nullptr)); };
 
   TALARIA_ASSIGN_OR_RETURN(attest::Verifier verifier, MakeVerifier(arguments));
@@ -109,9 +110,11 @@ Status RunProxy(const PeerArguments& arguments, client::ProxyOptions options) {
   sigaddset(&signals, SIGUSR1);  // ends the waiting thread when the work ends by itself
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a file at its limit is an error of its write
 
   TALARIA_ASSIGN_OR_RETURN(const auto peer, MakePeer(arguments));
   options.server = arguments.url;
+  options.receipts = arguments.receipts;
   TALARIA_ASSIGN_OR_RETURN(options.token, ReadToken(arguments.token_file));
   TALARIA_ASSIGN_OR_RETURN(const auto proxy, client::Proxy::Create(std::move(options), *peer));
   std::thread waiter([&] {

@@ -25,6 +25,7 @@ struct PeerArguments {
   std::string collateral;  // folder; empty: none
   std::string token_file;  // empty: no token is sent
   std::string client_key;  // PEM file of a TLS key; empty: a new one for this run
+  std::string receipts;    // folder for a copy of every answer with its receipt; empty: none
   int max_age_s = 0;       // 0: as the policy says
   bool insecure_simulated_tee = false;
 };

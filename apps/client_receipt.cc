@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "apps/client_commands.h"
+#include "talaria/attest/receipt_verifier.h"
 #include "talaria/base/file.h"
 #include "talaria/base/log.h"
 #include "talaria/client/receipt_exchange.h"
@@ -16,33 +17,7 @@ namespace talaria {
 namespace {
 
 constexpr int kConnectTimeoutMs = 120'000;
-constexpr size_t kSaltFileBytes = 65;
 constexpr uint64_t kMaxRequestBytes = 64 << 20;
-
-Status Write(const std::string& path, Bytes bytes) {
-  TALARIA_ASSIGN_OR_RETURN(const Fd file, CreateFile(path));
-  return WriteAt(file, 0, bytes);
-}
-
-Result<client::ReceiptCopy> ReadCopy(const std::string& folder) {
-  TALARIA_ASSIGN_OR_RETURN(const auto salt_text, ReadFile(folder + "/salt", kSaltFileBytes));
-  std::string hex(salt_text.begin(), salt_text.end());
-  if (hex.ends_with('\n')) hex.pop_back();
-  attest::Salt salt;
-  if (!FromHex(hex, salt)) {
-    return Status(Code::kInvalidArgument,
-                  folder + "/salt: this is not 64 lower-case hexadecimal digits");
-  }
-  TALARIA_ASSIGN_OR_RETURN(const auto request,
-                           ReadFile(folder + "/request", client::kMaxReceiptBodyBytes));
-  TALARIA_ASSIGN_OR_RETURN(const auto response,
-                           ReadFile(folder + "/response", client::kMaxReceiptBodyBytes));
-  TALARIA_ASSIGN_OR_RETURN(const auto bytes,
-                           ReadFile(folder + "/receipt", attest::kMaxReceiptBytes));
-  TALARIA_ASSIGN_OR_RETURN(attest::Receipt receipt, attest::DecodeReceipt(bytes));
-  return client::ReceiptCopy{
-      salt, {request.begin(), request.end()}, {response.begin(), response.end()}, receipt};
-}
 
 Result<attest::Verdict> Judge(const client::ReceiptCopy& copy, const PeerArguments& arguments) {
   TALARIA_ASSIGN_OR_RETURN(const attest::Verifier verifier, MakeVerifier(arguments));
@@ -63,21 +38,17 @@ Status RunReceiptGet(const PeerArguments& arguments, const ReceiptArguments& rec
   const auto copy = client::FetchReceipt(
       {.path = receipt.path, .body = {body.begin(), body.end()}, .token = token}, *peer,
       client::After(kConnectTimeoutMs));
-  if (!copy.ok()) {
+  const Status status = copy.ok() ? client::SaveCopy(*copy, receipt.folder) : copy.status();
+  if (!status.ok()) {
     (void)std::remove(receipt.folder.c_str());
-    return copy.status();
+    return status;
   }
-  TALARIA_RETURN_IF_ERROR(Write(receipt.folder + "/request", AsBytes(copy->request)));
-  TALARIA_RETURN_IF_ERROR(Write(receipt.folder + "/response", AsBytes(copy->response)));
-  TALARIA_RETURN_IF_ERROR(
-      Write(receipt.folder + "/salt", AsBytes(ToHex(Bytes(copy->salt)) + "\n")));
-  TALARIA_RETURN_IF_ERROR(Write(receipt.folder + "/receipt", attest::Encode(copy->receipt)));
   std::printf("%s\n", receipt.folder.c_str());
   return OkStatus();
 }
 
 Status RunReceiptVerify(const PeerArguments& arguments, const std::string& folder, bool json) {
-  const auto copy = ReadCopy(folder);
+  const auto copy = client::LoadCopy(folder);
   const auto verdict = copy.ok() ? Judge(*copy, arguments) : Result<attest::Verdict>(copy.status());
   if (!verdict.ok()) {
     // What is no refusal (no such file, a bad policy) is told as everywhere.

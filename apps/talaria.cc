@@ -84,6 +84,16 @@ void AddToken(CLI::App& command, Arguments& args) {
       ->capture_default_str();
 }
 
+void AddReceipts(CLI::App& command, Arguments& args) {
+  command
+      .add_option(
+          "--receipts", args.peer.receipts,
+          "Keep every answer with its request and the CVM's verified receipt in a new folder "
+          "in this one. What has no receipt is no answer")
+      ->envname("TALARIA_RECEIPTS")
+      ->type_name("DIR");
+}
+
 void AddVerify(CLI::App& program, Arguments& args) {
   CLI::App* command = program.add_subcommand(
       "verify", "Say whether a CVM is to be believed, and why; nothing else is sent to it");
@@ -106,6 +116,7 @@ void AddProxy(CLI::App& program, Arguments& args) {
       "while it is believed");
   AddPeer(*command, args.peer);
   AddToken(*command, args);
+  AddReceipts(*command, args);
   command->add_option("--listen", args.proxy.listen, "127.0.0.1:PORT or unix:PATH, of this machine")
       ->envname("TALARIA_LISTEN")
       ->type_name("ADDRESS");
@@ -128,13 +139,16 @@ void AddProxy(CLI::App& program, Arguments& args) {
       "the whole verdict.\nExamples:\n"
       "  talaria proxy https://cvm.example:8443 --policy cvm.toml --collateral collateral/ "
       "--token-file token --listen 127.0.0.1:8080\n"
-      "  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=unused your-program");
+      "  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=unused your-program\n"
+      "  talaria proxy ... --receipts receipts    # then: talaria receipt verify receipts/NAME, "
+      "where NAME is the answer's header Talaria-Receipt");
 }
 
 void AddChat(CLI::App& program, Arguments& args) {
   CLI::App* command = program.add_subcommand("chat", "Talk to the model on the terminal");
   AddPeer(*command, args.peer);
   AddToken(*command, args);
+  AddReceipts(*command, args);
   command->add_option("--system", args.chat.system, "The first message of the conversation")
       ->type_name("TEXT");
   command->add_option("--max-tokens", args.chat.max_tokens, "Of an answer; 0: no bound of ours")

@@ -135,6 +135,18 @@ TEST_F(TalariaTest, ProxyOfAnUntrustedCvmIsCode7) {
   EXPECT_THAT(proxy.err, HasSubstr("snp-measurement"));
 }
 
+TEST_F(TalariaTest, ReceiptsWantAFolderBeforeAnythingIsSent) {
+  StartCvm();
+  for (const char* command : {"proxy --listen unix:proxy.sock", "chat </dev/null"}) {
+    const Outcome outcome =
+        Run("{} " + std::string(command) + " " + cvm_->address() +
+            " --policy policy.toml --insecure-simulated-tee --receipts no/such");
+    EXPECT_EQ(outcome.code, 1) << command;
+    EXPECT_THAT(outcome.err, HasSubstr("no/such: No such file or directory")) << command;
+    EXPECT_EQ(cvm_->attestations(), 0) << command;
+  }
+}
+
 TEST_F(TalariaTest, ProxyServesUntilTheSignal) {
   StartCvm();
   // The shell's child is the program itself, so $! is its process.

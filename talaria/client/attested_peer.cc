@@ -65,8 +65,11 @@ Result<std::unique_ptr<SecureConnection>> AttestedPeer::Attest(Lock& lock, TimeP
 Result<std::unique_ptr<SecureConnection>> AttestedPeer::Connect(TimePoint deadline) {
   Lock lock(mutex_);
   for (;;) {
-    if (attested_ && IsYoung(*attested_)) {
+    const bool young = attested_ && IsYoung(*attested_);
+    if (young) {
       if (auto idle = TakeIdle()) return idle;
+    }
+    if (young && !options_.attest_every_connection) {
       const std::shared_ptr<const Attested> attested = attested_;
       lock.unlock();
       auto connection = SecureConnection::OpenPinned(options_.server, verifier_, own_, attested);

@@ -3,7 +3,8 @@
 //
 //   Connect():  attested and young?  --yes-->  an idle connection, or TLS to that key and no other
 //                       | no                                  | another key: forget
-//                       +--> evidence, verified: remember <---+
+//                       +--> evidence, verified: remember <---+    (also where every connection
+//                                                                   is to show it)
 #ifndef TALARIA_CLIENT_ATTESTED_PEER_H_
 #define TALARIA_CLIENT_ATTESTED_PEER_H_
 
@@ -21,6 +22,8 @@ struct PeerOptions {
   ServerOptions server;
   // One attestation stands for so long, at most the policy's max_age_s; 0: as the policy says.
   int max_age_s = 0;
+  // Every connection shows evidence of its own, not only the first: receipts need that.
+  bool attest_every_connection = false;
   size_t max_idle = 8;                         // connections kept for the next request
   int max_idle_s = 30;                         // and how long: less than the CVM keeps them
   std::function<attest::UnixTime()> now = {};  // must be given
@@ -43,6 +46,7 @@ class AttestedPeer {
   // Null unless attested and young enough.
   std::shared_ptr<const Attested> current() const;
   Status last_error() const;  // of the last attempt to attest; ok when it succeeded
+  bool attests_every_connection() const { return options_.attest_every_connection; }
   int max_age_s() const { return max_age_s_; }
   attest::UnixTime now() const { return options_.now(); }
   const attest::Verifier& verifier() const { return verifier_; }

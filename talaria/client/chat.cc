@@ -11,6 +11,7 @@
 
 #include "talaria/attest/refusal.h"
 #include "talaria/client/http_stream.h"
+#include "talaria/client/receipt_exchange.h"
 #include "talaria/client/sse.h"
 
 namespace talaria::client {
@@ -25,6 +26,7 @@ constexpr size_t kPieceBytes = 16 << 10;
 constexpr size_t kMaxErrorBytes = 64 << 10;
 constexpr size_t kMaxAnswerBytes = 16 << 20;
 constexpr int kStopStepMs = 50;
+constexpr const char* kPath = "/v1/chat/completions";
 
 // Ends the exchange when the user wants it: a signal handler can only set a flag.
 class StopWatch {
@@ -114,15 +116,24 @@ Status Chat::Ask(const std::string& question, const std::function<void(std::stri
   };
   std::string answer;
   bool reusable = false;
+  const bool wants_receipt = !options_.receipts.empty();
+  ReceiptCopy copy{};
+  if (wants_receipt) {
+    TALARIA_ASSIGN_OR_RETURN(copy.salt, FreshSalt());
+  }
   try {
     const StopWatch watch(stop, connection->stream());
     HttpStream stream(connection->stream(), connection->send_timeout_ms());
-    http::request<http::string_body> request(http::verb::post, "/v1/chat/completions", 11);
+    http::request<http::string_body> request(http::verb::post, kPath, 11);
     request.set(http::field::host, "talaria");
     request.set(http::field::content_type, "application/json");
     if (!options_.token.empty())
       request.set(http::field::authorization, "Bearer " + options_.token);
-    request.body() = RequestBody(question);
+    request.body() = copy.request = RequestBody(question);
+    if (wants_receipt) {
+      request.set(beast::string_view(kReceiptSaltHeader.data(), kReceiptSaltHeader.size()),
+                  ToHex(Bytes(copy.salt)));
+    }
     request.prepare_payload();
     beast::error_code error;
     http::write(stream, request, error);
@@ -154,6 +165,11 @@ Status Chat::Ask(const std::string& question, const std::function<void(std::stri
         problem += text.substr(0, kMaxErrorBytes - std::min(kMaxErrorBytes, problem.size()));
         continue;
       }
+      if (wants_receipt) {
+        if (copy.response.size() + text.size() > kMaxReceiptBodyBytes)
+          return Status(Code::kCorrupt, "the answer is too large for a receipt");
+        copy.response += text;
+      }
       TALARIA_ASSIGN_OR_RETURN(const std::vector<std::string> datas, events.Feed(text));
       for (const std::string& data : datas) {
         TALARIA_ASSIGN_OR_RETURN(const Event event, ParseEvent(data));
@@ -171,10 +187,20 @@ Status Chat::Ask(const std::string& question, const std::function<void(std::stri
   } catch (const std::exception& e) {
     return Status(Code::kInternal, e.what());
   }
+  if (wants_receipt) TALARIA_RETURN_IF_ERROR(KeepReceipt(*connection, reusable, copy));
   if (reusable) peer_.Return(std::move(connection));
   messages_.emplace_back("user", question);
   messages_.emplace_back("assistant", std::move(answer));
   return OkStatus();
+}
+
+Status Chat::KeepReceipt(SecureConnection& connection, bool whole, ReceiptCopy& copy) const {
+  Status status = whole ? TakeReceipt(connection, kPath, options_.token, peer_, copy)
+                        : Status(Code::kUnavailable, "the CVM does not keep the connection");
+  Result<std::string> name = NewCopyName();
+  if (status.ok()) status = name.status();
+  if (status.ok()) status = SaveCopy(copy, options_.receipts + "/" + *name);
+  return status.ok() ? status : status.Annotate("no receipt of this answer");
 }
 
 std::string TerminalFilter::Clean(std::string_view text) {

@@ -11,12 +11,15 @@
 
 #include "talaria/base/result.h"
 #include "talaria/client/attested_peer.h"
+#include "talaria/client/receipt_copy.h"
 
 namespace talaria::client {
 
 struct ChatOptions {
   std::string token = {};   // of the user; empty: none is sent
   std::string system = {};  // the first message, if any
+  // A folder, there already: each answer's receipt is taken, verified and kept in it. Empty: none.
+  std::string receipts = {};
   int max_tokens = 0;       // of an answer; 0: the server's own bound
   double temperature = -1;  // below 0: the server's own
   int connect_wait_ms = 30'000;
@@ -31,7 +34,8 @@ class Chat {
 
   // Asks, and hands each piece of the answer to `on_text`. Both messages are kept only when the
   // answer has come to its end. kCancelled: `stop` was set; kUnavailable: lost, or the stream ended
-  // without its end; kUntrusted; kUnsupported: the server refused, with what it said.
+  // without its end; kUntrusted; kUnsupported: the server refused, with what it said. With receipts
+  // also those of TakeReceipt and SaveCopy: the text has come, and nothing proves it.
   Status Ask(const std::string& question, const std::function<void(std::string_view)>& on_text,
              const std::atomic<bool>& stop);
   void Clear();
@@ -39,6 +43,7 @@ class Chat {
 
  private:
   std::string RequestBody(const std::string& question) const;
+  Status KeepReceipt(SecureConnection& connection, bool whole, ReceiptCopy& copy) const;
 
   const ChatOptions options_;
   AttestedPeer& peer_;

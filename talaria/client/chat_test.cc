@@ -3,14 +3,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "talaria/attest/receipt_verifier.h"
+#include "talaria/client/receipt_copy.h"
 #include "talaria/client/testing/fake_cvm.h"
 
 namespace talaria::client {
 namespace {
 
+using ::testing::AllOf;
 using testing::FakeCvm;
 using testing::FakeCvmOptions;
 using testing::FakeExchange;
@@ -23,12 +27,12 @@ std::string Delta(const std::string& text) {
 
 class ChatTest : public ::testing::Test {
  protected:
-  void Start(std::function<void(FakeExchange&)> answer) {
-    FakeCvmOptions options;
+  void Start(std::function<void(FakeExchange&)> answer, FakeCvmOptions options = {}) {
     options.answer = std::move(answer);
     cvm_ = std::make_unique<FakeCvm>(folder_.Address("cvm"), std::move(options));
     peer_ = std::make_unique<AttestedPeer>(
         PeerOptions{.server = {.endpoint = ParseServer(cvm_->address()).value()},
+                    .attest_every_connection = true,
                     .now = [] { return testing::kTestNow; }},
         testing::MakeVerifier(), wire::TlsKey::Generate().value());
   }
@@ -136,6 +140,62 @@ TEST(TerminalFilterTest, NothingMovesTheCursor) {
   EXPECT_EQ(filter.Clean("\x9bK"), "K");
   EXPECT_EQ(filter.Clean("\xc2"), "");
   EXPECT_EQ(filter.Clean("\xa7"), "\xc2\xa7");
+}
+
+// Head, two pieces, the end: "Hi".
+void SayHi(FakeExchange& exchange) {
+  exchange.Head(200, "text/event-stream");
+  exchange.Piece(Delta("Hi"));
+  exchange.Piece("data: [DONE]\n\n");
+  exchange.End();
+}
+
+TEST_F(ChatTest, KeepsAReceiptOfEveryAnswer) {
+  std::string body;
+  Start([&](FakeExchange& exchange) {
+    body = exchange.body;
+    SayHi(exchange);
+  });
+  const std::string folder = folder_.path() + "/receipts";
+  ASSERT_TRUE(MakeCopiesFolder(folder).ok());
+  Chat chat({.receipts = folder}, *peer_);
+  for (int asked = 1; asked <= 2; ++asked) {
+    const Status status = Ask(chat, "Hello?");
+    EXPECT_TRUE(status.ok()) << status.ToString();
+    EXPECT_EQ(text_, "Hi");
+    std::vector<std::string> copies;
+    for (const auto& entry : std::filesystem::directory_iterator(folder))
+      copies.push_back(entry.path());
+    ASSERT_EQ(copies.size(), static_cast<size_t>(asked));
+    bool found = false;
+    for (const std::string& path : copies) {
+      const auto copy = LoadCopy(path);
+      ASSERT_TRUE(copy.ok()) << copy.status().ToString();
+      found = found || copy->request == body;
+      const auto verdict = attest::VerifyReceipt(
+          copy->receipt, {copy->salt, AsBytes(copy->request), AsBytes(copy->response)},
+          testing::MakeVerifier(), testing::kTestNow);
+      EXPECT_TRUE(verdict.ok()) << verdict.status().ToString();
+      EXPECT_EQ(copy->response, Delta("Hi") + "data: [DONE]\n\n");
+    }
+    EXPECT_TRUE(found);
+  }
+  EXPECT_EQ(cvm_->connections(), 1);
+}
+
+TEST_F(ChatTest, AnAnswerWithoutAReceiptIsForgotten) {
+  FakeCvmOptions options;
+  options.alter_receipt = [](attest::Receipt& receipt) { receipt.exchange.response[0] ^= 1; };
+  Start(SayHi, std::move(options));
+  const std::string folder = folder_.path() + "/receipts";
+  ASSERT_TRUE(MakeCopiesFolder(folder).ok());
+  Chat chat({.receipts = folder}, *peer_);
+  const Status status = Ask(chat, "Hello?");
+  EXPECT_EQ(status.code(), Code::kUntrusted);
+  EXPECT_THAT(status.message(),
+              AllOf(HasSubstr("no receipt of this answer"), HasSubstr("receipt-response")));
+  EXPECT_EQ(chat.messages(), 0u);
+  EXPECT_TRUE(std::filesystem::is_empty(folder));
 }
 
 }  // namespace

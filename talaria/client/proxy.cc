@@ -8,6 +8,7 @@
 
 #include "talaria/base/log.h"
 #include "talaria/client/proxy_connection.h"
+#include "talaria/client/receipt_copy.h"
 #include "talaria/client/verdict_text.h"
 
 namespace talaria::client {
@@ -155,6 +156,11 @@ Result<std::unique_ptr<Proxy>> Proxy::Create(ProxyOptions options, AttestedPeer&
   }
   if (!IsToken(options.token))
     return Status(Code::kInvalidArgument, "the token has characters that no token has");
+  if (!options.receipts.empty()) {
+    if (!peer.attests_every_connection())
+      return Status(Code::kInvalidArgument, "receipts need evidence on every connection");
+    TALARIA_RETURN_IF_ERROR(MakeCopiesFolder(options.receipts));
+  }
   TALARIA_ASSIGN_OR_RETURN(auto listener, wire::Listener::Create(endpoint));
   return std::unique_ptr<Proxy>(new ProxyImpl(std::move(options), peer, std::move(listener),
                                               endpoint.kind == wire::Endpoint::Kind::kTcp));

@@ -29,7 +29,11 @@ struct ProxyOptions {
   std::string listen = {};  // unix:PATH or a loopback address: whoever reaches it uses the token
   std::string server = {};  // as the user wrote it: for /talaria/status
   std::string token = {};   // of the user; empty: none is sent
-  int wait_ms = 60'000;     // for the CVM to be believed
+  // A folder: each answer with status 200 to a POST has its receipt taken, verified and kept there,
+  // in a folder named in its header Talaria-Receipt, before it ends. Without that there is no
+  // answer: 502, or a stream without its end. Empty: no receipts.
+  std::string receipts = {};
+  int wait_ms = 60'000;  // for the CVM to be believed
   int max_connections = 64;
   uint64_t max_body_bytes = 16u << 20;
   int idle_timeout_ms = 75'000;       // until the header of a request is there
@@ -41,8 +45,9 @@ struct ProxyOptions {
 
 class Proxy {
  public:
-  // Listens. kInvalidArgument: the address is not of this machine, or the token cannot stand in a
-  // header; kIo, kUnavailable: those of wire::Listener. `peer` outlives the proxy.
+  // Listens. kInvalidArgument: the address is not of this machine, the token cannot stand in a
+  // header, or receipts of a peer that does not attest every connection; kIo, kUnavailable: those
+  // of wire::Listener. `peer` outlives the proxy.
   static Result<std::unique_ptr<Proxy>> Create(ProxyOptions options, AttestedPeer& peer);
   virtual ~Proxy() = default;
   // Until Stop(); requests under way are cut then. Keeps the attestation young. kIo.

@@ -13,7 +13,9 @@
 #include <utility>
 
 #include "talaria/attest/refusal.h"
+#include "talaria/base/log.h"
 #include "talaria/client/http_stream.h"
+#include "talaria/client/receipt_exchange.h"
 #include "talaria/client/verdict_text.h"
 
 namespace talaria::client {
@@ -30,6 +32,7 @@ constexpr int kWaitStepMs = 50;  // how soon a client that leaves while it waits
 
 using Request = http::request<http::string_body>;
 using TextResponse = http::response<http::string_body>;
+using Parser = http::response_parser<http::buffer_body>;
 
 std::string ErrorJson(http::status status, const std::string& message) {
   const bool clients = http::to_status_class(status) == http::status_class::client_error;
@@ -219,25 +222,73 @@ class LocalClient {
 
   // From here on bytes leave, and nothing is tried twice.
   bool Exchange(Request request, SecureConnection& connection, bool& reusable) {
+    if (Status status = BeginReceipt(request); !status.ok())
+      return Answer(ErrorResponse(http::status::internal_server_error, status.ToString()));
     HttpStream upstream(connection.stream(), connection.send_timeout_ms());
     Error error;
     http::write(upstream, MakeUpstreamRequest(std::move(request)), error);
     if (error) return AnswerLost();
 
     beast::flat_buffer buffer(kMaxHeaderBytes + 4 * kPieceBytes);
-    http::response_parser<http::buffer_body> parser;
+    Parser parser;
     parser.header_limit(kMaxHeaderBytes);
     parser.body_limit(std::numeric_limits<uint64_t>::max());  // Boost 1.74: none means 0
     upstream.set_deadline(After(context_.options.answer_timeout_ms));
     http::read_header(upstream, buffer, parser, error);
     // An answer that ends with its connection cannot be told from one that was cut.
     if (error || parser.get().result_int() < 200 || parser.need_eof()) return AnswerLost();
-    if (!RelayHeader(parser, *connection.attested()) || !RelayBody(upstream, buffer, parser)) {
+    if (kept_ && parser.get().result_int() != 200) kept_.reset();
+    chunked_ = !parser.content_length() && !parser.is_done();
+    if (kept_ && parser.content_length().value_or(0) > kMaxReceiptBodyBytes) {
+      return Answer(ErrorResponse(http::status::bad_gateway,
+                                  "The answer is withheld: it is too large for a receipt."));
+    }
+    if (kept_ && !chunked_) {
+      if (!ReadWhole(upstream, buffer, parser)) return AnswerLost();
+      if (const Status kept = KeepReceipt(connection, buffer); !kept.ok())
+        return Answer(ErrorResponse(
+            http::status::bad_gateway,
+            "The answer is withheld: its receipt could not be kept. " + kept.ToString()));
+    }
+    if (!RelayHeader(parser, *connection.attested()) ||
+        !RelayBody(upstream, buffer, parser, connection)) {
       client_.Shutdown();  // the missing end tells the client
       return false;
     }
     reusable = parser.get().keep_alive() && buffer.size() == 0;
     return keep_alive_;
+  }
+
+  // What is kept of a request and its answer, until they have a receipt.
+  struct Kept {
+    ReceiptCopy copy;
+    std::string path, name;
+  };
+
+  Status BeginReceipt(const Request& request) {
+    kept_.reset();
+    const std::string target(request.target());
+    // The CVM's own routes have no receipts.
+    if (context_.options.receipts.empty() || request.method() != http::verb::post ||
+        target.starts_with("/v1/talaria/"))
+      return OkStatus();
+    kept_.emplace(Kept{{{}, request.body(), {}, {}}, target.substr(0, target.find('?')), {}});
+    TALARIA_ASSIGN_OR_RETURN(kept_->copy.salt, FreshSalt());
+    TALARIA_ASSIGN_OR_RETURN(kept_->name, NewCopyName());
+    return OkStatus();
+  }
+
+  Status KeepReceipt(SecureConnection& connection, const beast::flat_buffer& unread) {
+    Status status = unread.size() == 0
+                        ? OkStatus()
+                        : attest::Refuse("receipt-answer", "more than an answer", "one answer");
+    if (status.ok())
+      status =
+          TakeReceipt(connection, kept_->path, context_.options.token, context_.peer, kept_->copy);
+    if (status.ok()) status = SaveCopy(kept_->copy, context_.options.receipts + "/" + kept_->name);
+    if (!status.ok() && !client_.ended())
+      LogWarning("an answer is withheld, its receipt could not be kept: " + status.ToString());
+    return status;
   }
 
   Request MakeUpstreamRequest(Request from) const {
@@ -248,6 +299,10 @@ class LocalClient {
     };
     copy(http::field::content_type);
     copy(http::field::accept);
+    if (kept_) {
+      request.set(beast::string_view(kReceiptSaltHeader.data(), kReceiptSaltHeader.size()),
+                  ToHex(Bytes(kept_->copy.salt)));
+    }
     if (!context_.options.token.empty())
       request.set(http::field::authorization, "Bearer " + context_.options.token);
     request.body() = std::move(from.body());
@@ -261,8 +316,7 @@ class LocalClient {
                                 "The CVM was lost. It may have had the request; ask again."));
   }
 
-  bool RelayHeader(const http::response_parser<http::buffer_body>& parser,
-                   const Attested& attested) {
+  bool RelayHeader(const Parser& parser, const Attested& attested) {
     const auto& from = parser.get();
     http::response<http::empty_body> response;
     response.result(from.result_int());
@@ -273,14 +327,11 @@ class LocalClient {
       if (const auto value = from[field]; !value.empty()) response.set(field, value);
     }
     SetVerdict(response, attested);
-    chunked_ = false;
-    if (const auto length = parser.content_length()) {
-      response.content_length(*length);
-    } else if (parser.is_done()) {
-      response.content_length(0);
-    } else {
+    if (kept_) response.set("Talaria-Receipt", kept_->name);
+    if (chunked_) {
       response.chunked(true);
-      chunked_ = true;
+    } else {
+      response.content_length(parser.content_length().value_or(0));
     }
     response.keep_alive(keep_alive_);
     http::response_serializer<http::empty_body> serializer(response);
@@ -289,22 +340,50 @@ class LocalClient {
     return !error;
   }
 
-  // Pieces go on as they come: a token does not wait for the next.
-  bool RelayBody(HttpStream& upstream, beast::flat_buffer& buffer,
-                 http::response_parser<http::buffer_body>& parser) {
-    std::array<char, kPieceBytes> piece;
+  // At least a byte of the body, or its end. Empty with an error in `error`.
+  std::string_view ReadPiece(HttpStream& upstream, beast::flat_buffer& buffer, Parser& parser,
+                             Error& error) {
+    auto& body = parser.get().body();
+    body.data = piece_.data();
+    body.size = piece_.size();
+    body.more = true;
+    upstream.set_deadline(After(context_.options.answer_timeout_ms));
+    http::read_some(upstream, buffer, parser, error);
+    if (error == http::error::need_buffer) error = {};
+    return {piece_.data(), piece_.size() - body.size};
+  }
+
+  bool KeepPiece(std::string_view piece) {
+    if (kept_->copy.response.size() + piece.size() > kMaxReceiptBodyBytes) {
+      LogWarning("an answer is withheld: it is too large for a receipt");
+      return false;
+    }
+    kept_->copy.response += piece;
+    return true;
+  }
+
+  // An answer of known length is kept until it has its receipt: the client gets an error or all.
+  bool ReadWhole(HttpStream& upstream, beast::flat_buffer& buffer, Parser& parser) {
     Error error;
+    while (!parser.is_done() && !error) {
+      if (!KeepPiece(ReadPiece(upstream, buffer, parser, error))) return false;
+    }
+    return !error;
+  }
+
+  // Pieces go on as they come: a token does not wait for the next.
+  bool RelayBody(HttpStream& upstream, beast::flat_buffer& buffer, Parser& parser,
+                 SecureConnection& connection) {
+    Error error;
+    if (kept_ && !chunked_) {  // ReadWhole() has it
+      net::write(stream_, net::buffer(kept_->copy.response), error);
+      return !error;
+    }
     while (!parser.is_done()) {
-      auto& body = parser.get().body();
-      body.data = piece.data();
-      body.size = piece.size();
-      body.more = true;
-      upstream.set_deadline(After(context_.options.answer_timeout_ms));
-      http::read_some(upstream, buffer, parser, error);
-      if (error && error != http::error::need_buffer) return false;
-      const size_t size = piece.size() - body.size;
-      if (size == 0) continue;
-      const net::const_buffer data(piece.data(), size);
+      const std::string_view piece = ReadPiece(upstream, buffer, parser, error);
+      if (error || (kept_ && !KeepPiece(piece))) return false;
+      if (piece.empty()) continue;
+      const net::const_buffer data(piece.data(), piece.size());
       if (chunked_) {
         net::write(stream_, http::make_chunk(data), error);
       } else {
@@ -312,8 +391,9 @@ class LocalClient {
       }
       if (error) return false;
     }
+    if (kept_ && !KeepReceipt(connection, buffer).ok()) return false;
     if (chunked_) net::write(stream_, http::make_chunk_last(), error);
-    return !error || error == http::error::need_buffer;
+    return !error;
   }
 
   ReadAhead& client_;
@@ -321,7 +401,9 @@ class LocalClient {
   HttpStream stream_;
   beast::flat_buffer received_;
   bool keep_alive_ = false;
-  bool chunked_ = false;  // the answer, to the client
+  bool chunked_ = false;      // the answer, from the CVM and to the client
+  std::optional<Kept> kept_;  // of the request under way, if its receipt is wanted
+  std::array<char, kPieceBytes> piece_;
 };
 
 }  // namespace

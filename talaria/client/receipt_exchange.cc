@@ -5,6 +5,7 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 
+#include "talaria/attest/receipt_verifier.h"
 #include "talaria/attest/refusal.h"
 #include "talaria/client/http_stream.h"
 
@@ -19,20 +20,17 @@ constexpr size_t kBufferBytes = 256 << 10;
 constexpr size_t kMaxRefusalText = 300;
 constexpr int kReceiptTimeoutMs = 30'000;
 
-Result<attest::Salt> FreshSalt() {
-  attest::Salt salt;
-  if (getrandom(salt.data(), salt.size(), 0) != static_cast<ssize_t>(salt.size()))
-    return Status(Code::kInternal, "getrandom gave no salt");
-  return salt;
-}
-
 // One connection's requests, one behind the other.
 class Session {
  public:
   explicit Session(SecureConnection& connection)
       : stream_(connection.stream(), connection.send_timeout_ms()) {}
 
-  Result<std::string> Ask(http::request<http::string_body>& request, TimePoint deadline) {
+  struct Answer {
+    unsigned status;
+    std::string body;
+  };
+  Result<Answer> Ask(http::request<http::string_body>& request, TimePoint deadline) {
     request.set(http::field::host, "talaria");
     request.prepare_payload();
     beast::error_code error;
@@ -46,12 +44,7 @@ class Session {
     http::read_header(stream_, buffer_, parser, error);
     if (!error) http::read(stream_, buffer_, parser, error);
     if (error) return Lost(error);
-    const unsigned status = parser.get().result_int();
-    std::string body = std::move(parser.get().body());
-    if (status == 200) return body;
-    const Code code = status == 503 || status == 429 ? Code::kUnavailable : Code::kUnsupported;
-    return Status(code, "the CVM answered with status " + std::to_string(status) + ": " +
-                            attest::Printable(body.substr(0, kMaxRefusalText)));
+    return Answer{parser.get().result_int(), std::move(parser.get().body())};
   }
 
  private:
@@ -78,41 +71,73 @@ Result<attest::Receipt> ParseAnswer(std::string_view body) {
   return attest::DecodeReceipt(bytes);
 }
 
+void Authorize(http::request<http::string_body>& request, const std::string& token) {
+  if (!token.empty()) request.set(http::field::authorization, "Bearer " + token);
+}
+
 }  // namespace
+
+Result<attest::Salt> FreshSalt() {
+  attest::Salt salt;
+  if (getrandom(salt.data(), salt.size(), 0) != static_cast<ssize_t>(salt.size()))
+    return Status(Code::kInternal, "getrandom gave no salt");
+  return salt;
+}
+
+Status TakeReceipt(SecureConnection& connection, const std::string& path, const std::string& token,
+                   const AttestedPeer& peer, ReceiptCopy& copy) {
+  try {
+    Session session(connection);
+    http::request<http::string_body> question(http::verb::get, "/v1/talaria/receipt", 11);
+    Authorize(question, token);
+    TALARIA_ASSIGN_OR_RETURN(const Session::Answer answer,
+                             session.Ask(question, After(kReceiptTimeoutMs)));
+    if (answer.status != 200)
+      return attest::Refuse("receipt-answer", "status " + std::to_string(answer.status), "200");
+    TALARIA_ASSIGN_OR_RETURN(copy.receipt, ParseAnswer(answer.body));
+  } catch (const std::exception& e) {
+    return Status(Code::kInternal, e.what());
+  }
+  TALARIA_RETURN_IF_ERROR(
+      attest::VerifyReceipt(copy.receipt,
+                            {copy.salt, AsBytes(copy.request), AsBytes(copy.response)},
+                            peer.verifier(), peer.now())
+          .status());
+  const attest::Exchange& exchange = copy.receipt.exchange;
+  if (exchange.path != path || exchange.status != 200 ||
+      Sha256Of(copy.receipt.key) != connection.attested()->key)
+    return attest::Refuse("receipt-exchange", "another path, status or key", "this request's");
+  return OkStatus();
+}
 
 Result<ReceiptCopy> FetchReceipt(const ReceiptRequest& wanted, AttestedPeer& peer,
                                  TimePoint connect_deadline) {
-  TALARIA_ASSIGN_OR_RETURN(const attest::Salt salt, FreshSalt());
+  ReceiptCopy copy{{}, wanted.body, {}, {}};
+  TALARIA_ASSIGN_OR_RETURN(copy.salt, FreshSalt());
   TALARIA_ASSIGN_OR_RETURN(const std::unique_ptr<SecureConnection> connection,
                            peer.Connect(connect_deadline));
   try {
     Session session(*connection);
-    const std::string authorization = "Bearer " + wanted.token;
     http::request<http::string_body> request(http::verb::post, wanted.path, 11);
     request.set(http::field::content_type, "application/json");
-    request.set("Talaria-Receipt-Salt", ToHex(Bytes(salt)));
-    if (!wanted.token.empty()) request.set(http::field::authorization, authorization);
+    request.set(beast::string_view(kReceiptSaltHeader.data(), kReceiptSaltHeader.size()),
+                ToHex(Bytes(copy.salt)));
+    Authorize(request, wanted.token);
     request.body() = wanted.body;
-    TALARIA_ASSIGN_OR_RETURN(std::string response,
+    TALARIA_ASSIGN_OR_RETURN(Session::Answer answer,
                              session.Ask(request, After(wanted.answer_timeout_ms)));
-    http::request<http::string_body> question(http::verb::get, "/v1/talaria/receipt", 11);
-    if (!wanted.token.empty()) question.set(http::field::authorization, authorization);
-    TALARIA_ASSIGN_OR_RETURN(const std::string answer,
-                             session.Ask(question, After(kReceiptTimeoutMs)));
-    TALARIA_ASSIGN_OR_RETURN(attest::Receipt receipt, ParseAnswer(answer));
-    ReceiptCopy copy{salt, wanted.body, std::move(response), std::move(receipt)};
-    TALARIA_RETURN_IF_ERROR(
-        attest::VerifyReceipt(copy.receipt, {salt, AsBytes(copy.request), AsBytes(copy.response)},
-                              peer.verifier(), peer.now())
-            .status());
-    const attest::Exchange& exchange = copy.receipt.exchange;
-    if (exchange.path != wanted.path || exchange.status != 200 ||
-        Sha256Of(copy.receipt.key) != connection->attested()->key)
-      return attest::Refuse("receipt-exchange", "another path, status or key", "this request's");
-    return copy;
+    if (answer.status != 200) {
+      const bool later = answer.status == 503 || answer.status == 429;
+      return Status(later ? Code::kUnavailable : Code::kUnsupported,
+                    "the CVM answered with status " + std::to_string(answer.status) + ": " +
+                        attest::Printable(answer.body.substr(0, kMaxRefusalText)));
+    }
+    copy.response = std::move(answer.body);
   } catch (const std::exception& e) {
     return Status(Code::kInternal, e.what());
   }
+  TALARIA_RETURN_IF_ERROR(TakeReceipt(*connection, wanted.path, wanted.token, peer, copy));
+  return copy;
 }
 
 }  // namespace talaria::client

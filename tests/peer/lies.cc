@@ -6,6 +6,7 @@ namespace {
 using attest::Binding;
 using attest::Claim;
 using attest::Context;
+using attest::Receipt;
 using attest::SimulatedMachine;
 using attest::SimulatedOptions;
 
@@ -13,6 +14,11 @@ Lie OfContext(std::function<void(Context&)> change) { return {.context = std::mo
 Lie OfTee(std::function<void(SimulatedOptions&)> change) { return {.tee = std::move(change)}; }
 Lie OfBinding(std::function<void(Binding&)> change) { return {.binding = std::move(change)}; }
 Lie OfClaim(std::function<void(Claim&)> change) { return {.claim = std::move(change)}; }
+
+Lie OfReceipt(std::function<void(Receipt&)> change) { return {.receipt = std::move(change)}; }
+Lie OfSignedReceipt(std::function<void(Receipt&)> change) {
+  return {.signed_receipt = std::move(change)};
+}
 
 attest::Role Other(attest::Role role) {
   return role == attest::Role::kServerToClient ? attest::Role::kClientToCloud
@@ -41,6 +47,11 @@ const std::map<std::string, Lie>& Lies() {
        OfClaim([](Claim& c) { c.evidence.type = attest::EvidenceType::kSevSnp; })},
       {"certificate-damaged", OfClaim([](Claim& c) { c.evidence.certificates[300] ^= 1; })},
       {"report-changed-later", OfClaim([](Claim& c) { c.evidence.report[100] ^= 1; })},
+      {"receipt-of-another-request", OfReceipt([](Receipt& r) { r.exchange.request[0] ^= 1; })},
+      {"receipt-of-another-answer", OfReceipt([](Receipt& r) { r.exchange.response[0] ^= 1; })},
+      {"receipt-of-another-route", OfReceipt([](Receipt& r) { r.exchange.path = "/v1/other"; })},
+      {"receipt-of-another-session", OfReceipt([](Receipt& r) { r.exporter[0] ^= 1; })},
+      {"receipt-changed-later", OfSignedReceipt([](Receipt& r) { r.time -= 1; })},
   };
   return lies;
 }

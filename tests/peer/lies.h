@@ -8,6 +8,7 @@
 
 #include "talaria/attest/binding.h"
 #include "talaria/attest/claim.h"
+#include "talaria/attest/receipt.h"
 #include "talaria/attest/simulated/simulated_attester.h"
 
 namespace talaria::peer {
@@ -21,6 +22,9 @@ struct Lie {
   std::function<void(attest::Binding&)> binding = [](attest::Binding&) {};
   // What is sent.
   std::function<void(attest::Claim&)> claim = [](attest::Claim&) {};
+  // Receipts of what a user was answered: before they are signed, and after.
+  std::function<void(attest::Receipt&)> receipt = [](attest::Receipt&) {};
+  std::function<void(attest::Receipt&)> signed_receipt = [](attest::Receipt&) {};
 };
 
 // By name; "none" is the truth.

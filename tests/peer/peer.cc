@@ -87,6 +87,8 @@ std::string Relayed(const std::string& upstream, const std::string& body) {
   lie.tee(options.tee);
   options.alter_binding = lie.binding;
   options.alter_claim = lie.claim;
+  options.alter_receipt = lie.receipt;
+  options.alter_signed_receipt = lie.signed_receipt;
   if (!args.upstream.empty()) {
     options.answer_attestation = [&](FakeExchange& exchange) {
       exchange.Raw(Relayed(args.upstream, exchange.body));

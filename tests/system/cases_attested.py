@@ -86,13 +86,15 @@ class Attested:
         check(out.startswith("{"), f"verify said {out!r}, {errors!r}")
         return code, json.loads(out)
 
-    def proxy(self, policy, *arguments):
+    def proxy(self, policy, *arguments, server=None, **options):
+        """(process, client). `server`: another than this scene's front."""
         socket = self.folder / "proxy.sock"
         proxy = Process(
-            [self.context.program("talaria"), "proxy", self.front, "--policy", policy, "--listen", f"unix:{socket}"]
-            + [INSECURE, *arguments],
+            [self.context.program("talaria"), "proxy", server or self.front, "--policy", policy]
+            + ["--listen", f"unix:{socket}", INSECURE, *arguments],
             self.folder / "proxy.out",
             self.folder / "proxy.err",
+            **options,
         )
         self.processes.append(proxy)
         wait_until(lambda: can_connect(socket) or not proxy.running(), 30, "the proxy listens")

@@ -97,16 +97,20 @@ void FakeExchange::Raw(const std::string& bytes) {
   (void)connection_.Send({AsBytes(bytes)}, kTimeoutMs);
 }
 void FakeExchange::Head(int status, const std::string& type) {
+  status_ = status;
   Raw("HTTP/1.1 " + std::to_string(status) + " X\r\nContent-Type: " + type +
       "\r\nTransfer-Encoding: chunked\r\n\r\n");
 }
 void FakeExchange::Piece(const std::string& text) {
+  sent_ += text;
   char size[20];
   std::snprintf(size, sizeof(size), "%zx\r\n", text.size());
   Raw(size + text + "\r\n");
 }
 void FakeExchange::End() { Raw("0\r\n\r\n"); }
 void FakeExchange::Whole(int status, const std::string& type, const std::string& text) {
+  status_ = status;
+  sent_ += text;
   Raw("HTTP/1.1 " + std::to_string(status) + " X\r\nContent-Type: " + type +
       "\r\nContent-Length: " + std::to_string(text.size()) + "\r\n\r\n" + text);
 }
@@ -157,7 +161,13 @@ void FakeCvm::Accept() {
   }
 }
 
+struct FakeCvm::Session {
+  attest::Receipt receipt{};  // without a signature
+  bool attested = false, answered = false;
+};
+
 void FakeCvm::Serve(ReadAhead& stream, const wire::TlsTransport& tls) {
+  Session session;
   HttpStream http_stream(stream, kTimeoutMs);
   beast::flat_buffer buffer;
   for (;;) {
@@ -178,7 +188,9 @@ void FakeCvm::Serve(ReadAhead& stream, const wire::TlsTransport& tls) {
     }
     if (exchange.target == "/v1/talaria/attestation") {
       ++attestations_;
-      Attest(exchange, tls);
+      Attest(exchange, tls, session);
+    } else if (exchange.target == "/v1/talaria/receipt") {
+      AnswerReceipt(exchange, session);
     } else {
       ++requests_;
       if (options_.answer) {
@@ -186,11 +198,39 @@ void FakeCvm::Serve(ReadAhead& stream, const wire::TlsTransport& tls) {
       } else {
         exchange.Whole(200, "text/plain", "hello");
       }
+      attest::Salt salt;
+      const auto asked = exchange.headers.find("talaria-receipt-salt");
+      session.answered = asked != exchange.headers.end() && FromHex(asked->second, salt);
+      if (!session.answered) continue;
+      const auto hash = [](Sha256 sha, const std::string& body) {
+        sha.Update(AsBytes(body));
+        return sha.Finish();
+      };
+      session.receipt.exchange = {exchange.target.substr(0, exchange.target.find('?')),
+                                  static_cast<uint16_t>(exchange.status()),
+                                  hash(attest::RequestHash(salt), exchange.body),
+                                  hash(attest::ResponseHash(salt), exchange.sent())};
     }
   }
 }
 
-void FakeCvm::Attest(FakeExchange& exchange, const wire::TlsTransport& tls) {
+// As the front does it.
+void FakeCvm::AnswerReceipt(FakeExchange& exchange, const Session& session) {
+  if (options_.answer_receipt) return options_.answer_receipt(exchange);
+  if (!session.answered) return exchange.Whole(404, "application/json", "{}");
+  if (!session.attested) return exchange.Whole(409, "application/json", "{}");
+  attest::Receipt receipt = session.receipt;
+  receipt.time = kTestNow;
+  const std::vector<uint8_t> spki = key_->spki();
+  std::copy(spki.begin(), spki.end(), receipt.key.begin());
+  if (options_.alter_receipt) options_.alter_receipt(receipt);
+  receipt.signature = key_->Sign(attest::SignedBytes(receipt)).value();
+  if (options_.alter_signed_receipt) options_.alter_signed_receipt(receipt);
+  exchange.Whole(200, "application/json",
+                 R"({"receipt":")" + ToHex(Bytes(attest::Encode(receipt))) + R"("})");
+}
+
+void FakeCvm::Attest(FakeExchange& exchange, const wire::TlsTransport& tls, Session& session) {
   if (options_.answer_attestation) return options_.answer_attestation(exchange);
   const auto json = nlohmann::json::parse(exchange.body);
   attest::Binding binding{.role = attest::Role::kServerToClient,
@@ -206,6 +246,11 @@ void FakeCvm::Attest(FakeExchange& exchange, const wire::TlsTransport& tls) {
   attest::Claim claim{options_.context,
                       attester_->Attest(attest::ReportDataFor(binding), After(kTimeoutMs)).value()};
   if (options_.alter_claim) options_.alter_claim(claim);
+  session.attested = true;
+  session.receipt.nonce = binding.nonce;
+  session.receipt.exporter = binding.exporter;
+  session.receipt.peer_key = binding.peer_key;
+  session.receipt.claim = claim;
   exchange.Whole(200, "application/json",
                  R"({"claim":")" + ToHex(Bytes(attest::Encode(claim))) + R"("})");
 }

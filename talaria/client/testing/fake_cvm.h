@@ -13,6 +13,7 @@
 
 #include "talaria/attest/binding.h"
 #include "talaria/attest/claim.h"
+#include "talaria/attest/receipt.h"
 #include "talaria/attest/simulated/simulated_attester.h"
 #include "talaria/attest/verifier.h"
 #include "talaria/client/read_ahead.h"
@@ -56,9 +57,14 @@ class FakeExchange {
   // Until the user has gone; false when they are still there after that time.
   bool AwaitGone(int timeout_ms = 10'000);
   void Cut() { connection_.Shutdown(); }
+  // What Head, Piece and Whole have sent.
+  int status() const { return status_; }
+  const std::string& sent() const { return sent_; }
 
  private:
   ReadAhead& connection_;
+  int status_ = 0;
+  std::string sent_;
 };
 
 struct FakeCvmOptions {
@@ -69,6 +75,9 @@ struct FakeCvmOptions {
   std::function<void(attest::Binding&)> alter_binding = {};
   std::function<void(attest::Claim&)> alter_claim = {};
   std::function<void(FakeExchange&)> answer_attestation = {};
+  // Lies in receipts: before and after they are signed, and instead of one.
+  std::function<void(attest::Receipt&)> alter_receipt = {}, alter_signed_receipt = {};
+  std::function<void(FakeExchange&)> answer_receipt = {};
   // Everything else; without it: 200 and "hello".
   std::function<void(FakeExchange&)> answer = {};
   // Every byte that a user sent, as it was inside TLS. In the connections' threads.
@@ -84,7 +93,7 @@ class FakeCvm {
   Digest key() const { return key_->spki_sha256(); }
   int connections() const { return connections_; }
   int attestations() const { return attestations_; }
-  int requests() const { return requests_; }  // other than for evidence
+  int requests() const { return requests_; }  // other than for evidence and receipts
 
  private:
   struct Connection {
@@ -92,8 +101,11 @@ class FakeCvm {
     std::thread thread;
   };
   void Accept();
+  // Of one connection: its evidence, and what its last answer's receipt is of.
+  struct Session;
   void Serve(ReadAhead& stream, const wire::TlsTransport& tls);
-  void Attest(FakeExchange& exchange, const wire::TlsTransport& tls);
+  void Attest(FakeExchange& exchange, const wire::TlsTransport& tls, Session& session);
+  void AnswerReceipt(FakeExchange& exchange, const Session& session);
 
   const FakeCvmOptions options_;
   std::unique_ptr<wire::TlsKey> key_;

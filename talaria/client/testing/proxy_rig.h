@@ -65,6 +65,7 @@ class ProxyTest : public ::testing::Test {
                                                       bytes.size());
                                     }},
                      .max_age_s = max_age_s,
+                     .attest_every_connection = !options.receipts.empty(),
                      .now = [this] { return now_.load(); }};
     peer_ = std::make_unique<AttestedPeer>(std::move(peer), MakeVerifier(),
                                            wire::TlsKey::Generate().value());
