@@ -1,5 +1,6 @@
 """What the cases share: registration, checks, and the places of programs, stores and scratch files."""
 
+import functools
 import os
 import pathlib
 import re
@@ -60,9 +61,9 @@ class Context:
     def __init__(self, arguments):
         self.bin = pathlib.Path(arguments.bin).resolve()
         self.plugin = pathlib.Path(arguments.plugin).resolve() if arguments.plugin else None
-        self.store = pathlib.Path(arguments.store).resolve()
+        self.store = pathlib.Path(arguments.store).resolve() if arguments.store else None
         self.llama = pathlib.Path(arguments.llama).resolve()
-        self.model = pathlib.Path(arguments.model).resolve()
+        self.model = pathlib.Path(arguments.model).resolve() if arguments.model else None
         self.tests = pathlib.Path(arguments.tests).resolve() if arguments.tests else None
         self.verbose = arguments.verbose
         # Short: the path of a Unix socket has 107 bytes.
@@ -70,7 +71,6 @@ class Context:
         self.at_end = []  # functions
         self.shared = {}  # what several cases use, by name
         self._counter = 0
-        self._tiny = None
 
     def folder(self):
         """A fresh folder."""
@@ -95,16 +95,14 @@ class Context:
         )
         return done.returncode, done.stdout, done.stderr
 
-    @property
+    @functools.cached_property
     def tiny(self):
         """(GGUF file, store) of the tiny model."""
-        if self._tiny is None:
-            gguf, store = self.scratch / "tiny.gguf", self.scratch / "tiny.store"
-            tiny_model.write(gguf)
-            code, _, errors = self.run(self.program("talaria-cloud"), "provision", gguf, store)
-            check(code == 0, f"provisioning the tiny model ended with {code}: {errors[-500:]}")
-            self._tiny = gguf, store
-        return self._tiny
+        gguf, store = self.scratch / "tiny.gguf", self.scratch / "tiny.store"
+        tiny_model.write(gguf)
+        code, _, errors = self.run(self.program("talaria-cloud"), "provision", gguf, store)
+        check(code == 0, f"provisioning the tiny model ended with {code}: {errors[-500:]}")
+        return gguf, store
 
     def close(self):
         for function in reversed(self.at_end):

@@ -11,7 +11,21 @@ import struct
 EMBEDDING, FEED_FORWARD, HEADS, LAYERS, VOCABULARY, CONTEXT = 128, 256, 4, 2, 320, 4096
 FIRST_BYTE_TOKEN = 3  # <unk>, <s>, </s>, then the 256 bytes
 
-U32, F32, STRING, ARRAY, I32 = 4, 6, 8, 9, 5  # GGUF value types
+# Knows tools, in a form that llama.cpp reads off it.
+CHAT_TEMPLATE = """\
+{%- if tools %}{{- 'Tools:\\n' }}{%- for tool in tools %}{{- tool | tojson }}{{- '\\n' }}{%- endfor %}{%- endif %}
+{%- for message in messages %}
+    {{- '<' + message.role + '>\\n' }}
+    {%- if message.content %}{{- message.content }}{%- endif %}
+    {%- for call in message.tool_calls or [] %}
+        {{- '\\n<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+        {{- call.function.arguments | tojson }}{{- '}\\n</tool_call>' }}
+    {%- endfor %}
+    {{- '<end>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<assistant>\\n' }}{%- endif %}"""
+
+U32, F32, BOOL, STRING, ARRAY, I32 = 4, 6, 7, 8, 9, 5  # GGUF value types
 TENSOR_F32 = 0
 ALIGNMENT = 32
 
@@ -24,7 +38,7 @@ def _string(text):
 def _value(kind, value):
     if kind == STRING:
         return _string(value)
-    return struct.pack({U32: "<I", I32: "<i", F32: "<f"}[kind], value)
+    return struct.pack({U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}[kind], value)
 
 
 def _key(name, kind, value, element=None):
@@ -52,7 +66,9 @@ def _keys():
         _key("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
         _key("llama.rope.dimension_count", U32, EMBEDDING // HEADS),
         _key("llama.vocab_size", U32, VOCABULARY),
+        _key("tokenizer.chat_template", STRING, CHAT_TEMPLATE),
         _key("tokenizer.ggml.model", STRING, "llama"),
+        _key("tokenizer.ggml.add_space_prefix", BOOL, False),  # the beginning of an answer stays what it is
         _key("tokenizer.ggml.tokens", ARRAY, tokens, STRING),
         _key("tokenizer.ggml.scores", ARRAY, [0.0] * VOCABULARY, F32),
         _key("tokenizer.ggml.token_type", ARRAY, types, I32),
