@@ -108,6 +108,12 @@ TEST_F(SecureConnectionTest, WrongMeasurement) {
   EXPECT_EQ(ReasonTo(std::move(options)), "snp-measurement");
 }
 
+TEST_F(SecureConnectionTest, RevokedCertificate) {
+  FakeCvmOptions options;
+  options.tee.machine = attest::SimulatedMachine::kRevoked;
+  EXPECT_EQ(ReasonTo(std::move(options)), "snp-revoked");
+}
+
 TEST_F(SecureConnectionTest, DebugGuest) {
   FakeCvmOptions options;
   options.tee.debug = true;

@@ -252,6 +252,7 @@ TEST(AttestedServer, EveryOtherEvidenceIsRefused) {
       {"debug guest", with([](C&, Ch&, M& m) { m.debug = true; })},
       {"older TCB", with([](C&, Ch&, M& m) { m.machine = SimulatedMachine::kOlderTcb; })},
       {"another chip", with([](C&, Ch&, M& m) { m.machine = SimulatedMachine::kOtherChip; })},
+      {"revoked", with([](C&, Ch&, M& m) { m.machine = SimulatedMachine::kRevoked; })},
       {"context changed afterwards",
        [](Cvm& cvm) {
          Claim claim = cvm.MakeClaim(cvm.Channel());

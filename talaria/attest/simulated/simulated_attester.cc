@@ -78,6 +78,7 @@ std::vector<uint8_t> Report(const SimulatedOptions& options, const ReportData& r
   put(0x038, tcb);    // CURRENT_TCB
   put_u64(0x040, snp_platform_info::kTsme | snp_platform_info::kEcc |
                      snp_platform_info::kAliasCheckComplete);
+  if (options.machine == SimulatedMachine::kRevoked) put_u32(0x048, 1 << 2);  // SIGNING_KEY: VLEK
   put(0x050, report_data);
   put(0x090, options.measurement);
   put(0x140, std::vector<uint8_t>(32, 0x53));  // REPORT_ID
@@ -117,8 +118,8 @@ Status Sign(EVP_PKEY* key, std::vector<uint8_t>& report) {
 }
 
 // As a host hands it over (attest/snp/certificate_table.h).
-std::vector<uint8_t> Table(Bytes vcek, Bytes ask, Bytes ark) {
-  const std::pair<Guid, Bytes> entries[] = {{kVcekGuid, vcek}, {kAskGuid, ask}, {kArkGuid, ark}};
+std::vector<uint8_t> Table(const Guid& kind, Bytes vek, Bytes intermediate, Bytes ark) {
+  const std::pair<Guid, Bytes> entries[] = {{kind, vek}, {kAskGuid, intermediate}, {kArkGuid, ark}};
   constexpr size_t kEntryBytes = 24;
   std::vector<uint8_t> out;
   ByteWriter writer(out);
@@ -147,17 +148,20 @@ SimulatedAttester::~SimulatedAttester() = default;
 
 Result<std::unique_ptr<SimulatedAttester>> SimulatedAttester::Create(
     const SimulatedOptions& options) {
-  const char* vcek_pem = simulated::kVcekPem;
-  if (options.machine == SimulatedMachine::kOlderTcb) vcek_pem = simulated::kOlderTcbVcekPem;
-  if (options.machine == SimulatedMachine::kOtherChip) vcek_pem = simulated::kOtherChipVcekPem;
-  const auto vcek = FromPem(vcek_pem);
-  const auto ask = FromPem(simulated::kAskPem);
+  const bool revoked = options.machine == SimulatedMachine::kRevoked;
+  const char* vek_pem = simulated::kVcekPem;
+  if (options.machine == SimulatedMachine::kOlderTcb) vek_pem = simulated::kOlderTcbVcekPem;
+  if (options.machine == SimulatedMachine::kOtherChip) vek_pem = simulated::kOtherChipVcekPem;
+  if (revoked) vek_pem = simulated::kRevokedVlekPem;
+  const auto vek = FromPem(vek_pem);
+  const auto intermediate = FromPem(revoked ? simulated::kAsvkPem : simulated::kAskPem);
   const auto ark = FromPem(simulated::kArkPem);
   const Memory pem(BIO_new_mem_buf(simulated::kVcekPrivateKeyPem, -1));
   Key key(pem ? PEM_read_bio_PrivateKey(pem.get(), nullptr, nullptr, nullptr) : nullptr);
-  if (!vcek.ok() || !ask.ok() || !ark.ok() || !key) return Broken("its keys do not parse");
-  return std::unique_ptr<SimulatedAttester>(new SimulatedAttester(std::make_unique<const Impl>(
-      Impl{options, Table(vcek->der(), ask->der(), ark->der()), std::move(key)})));
+  if (!vek.ok() || !intermediate.ok() || !ark.ok() || !key) return Broken("its keys do not parse");
+  return std::unique_ptr<SimulatedAttester>(new SimulatedAttester(std::make_unique<const Impl>(Impl{
+      options, Table(revoked ? kVlekGuid : kVcekGuid, vek->der(), intermediate->der(), ark->der()),
+      std::move(key)})));
 }
 
 Result<Evidence> SimulatedAttester::Attest(const ReportData& report_data, Deadline) {

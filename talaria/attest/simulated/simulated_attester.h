@@ -21,6 +21,7 @@ enum class SimulatedMachine {
   kCurrent,    // kSimulatedTcb, chip kSimulatedChipByte repeated
   kOlderTcb,   // the same chip with SNP firmware one version older
   kOtherChip,  // another chip with kSimulatedTcb
+  kRevoked,    // as kCurrent, but with a VLEK, whose issuer SimulatedCrl() revokes
 };
 inline constexpr TcbVersion kSimulatedTcb = {
     .fmc = 0, .boot_loader = 10, .tee = 0, .snp = 23, .microcode = 84};
@@ -40,8 +41,8 @@ class SimulatedAttester final : public Attester {
   // kInternal when the keys in this source tree are not what they should be.
   static Result<std::unique_ptr<SimulatedAttester>> Create(const SimulatedOptions& options);
   ~SimulatedAttester() override;
-  // 1184 bytes, version 5, Genoa, VMPL 0, signed by the VCEK; certificates: VCEK, ASK and ARK. The
-  // deadline is not looked at. kInternal.
+  // 1184 bytes, version 5, Genoa, VMPL 0, signed by the VCEK; certificates: VCEK, ASK and ARK
+  // (kRevoked: VLEK, ASVK and ARK). The deadline is not looked at. kInternal.
   Result<Evidence> Attest(const ReportData& report_data, Deadline deadline) override;
   EvidenceType type() const override { return EvidenceType::kSimulated; }
 
@@ -53,7 +54,7 @@ class SimulatedAttester final : public Attester {
 
 // What verifies simulated evidence: Genoa only.
 const SnpRoots& SimulatedRoots();
-// The list of what their ARK revoked, empty, valid 2020 to 2049: for policies that require one.
+// The list of what their ARK revoked, the ASVK, valid 2020 to 2049: for policies that require one.
 const Crl& SimulatedCrl();
 // SHA-384 of a file's bytes, for `measurement`: "/proc/self/exe" names the running program. kIo,
 // kNotFound.

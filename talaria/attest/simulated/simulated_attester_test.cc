@@ -158,6 +158,28 @@ TEST(SimulatedAttester, OtherMachinesMeetAPolicyThatAllowsThem) {
   EXPECT_TRUE(Check(options, policy).ok()) << Check(options, policy).ToString();
 }
 
+// The list decides, and nothing else: without one, a policy that takes VLEKs takes the machine.
+TEST(SimulatedAttester, ARevokedMachineIsRefusedByTheList) {
+  SimulatedOptions options = Current();
+  options.machine = SimulatedMachine::kRevoked;
+  const Evidence evidence = Attest(options);
+  const auto verified = Verify(evidence, kNow);
+  EXPECT_EQ(ReasonOf(verified.status()), "snp-revoked");
+  EXPECT_THAT(verified.status().message(), testing::HasSubstr("SEV-VLEK-Genoa"));
+  const auto unlisted =
+      VerifySnpReportWithTable(evidence.report, evidence.certificates, SimulatedRoots(),
+                               {.now = kNow,
+                                .crl_policy = SnpCrlPolicy::kAcceptMissing,
+                                .crl = std::nullopt,
+                                .version_2_product = std::nullopt});
+  ASSERT_TRUE(unlisted.ok()) << unlisted.status().ToString();
+  SnpPolicy policy = Strict();
+  policy.allow_vlek = true;
+  policy.chips = SnpChips::Any();
+  const Status status = CheckSnpPolicy(*unlisted, policy, Data());
+  EXPECT_TRUE(status.ok()) << status.ToString();
+}
+
 TEST(SimulatedAttester, TheVceksOfTwoMachinesAreNotInterchangeable) {
   SimulatedOptions options = Current();
   Evidence mixed = Attest(options);
