@@ -23,8 +23,12 @@ namespace {
 
 using engine::testing::ModelRunner;
 
+// Of a position, in batches that flash attention evaluates query by query (it tiles from 64 on, and
+// sums in another order), so that a candidate's states are those of a decode step bit for bit.
+constexpr size_t kProposals = 252, kProposalsPerBatch = 63;
+
 struct Arguments {
-  std::string model, evaluations, text, prompt, tokens;
+  std::string model, evaluations, text, prompt, tokens, candidates;
   bool vocabulary = false;
   uint32_t context = 512, limit = 0, generate = 0, sequences = 64;
   int threads = 2;
@@ -46,6 +50,7 @@ class Run {
   Status Do() {
     if (!args_.text.empty()) return Text();
     if (!args_.prompt.empty()) return Generate();
+    if (!args_.candidates.empty()) return Candidates();
     return SingleTokens();
   }
   uint64_t evaluations() const { return evaluations_; }
@@ -81,6 +86,57 @@ class Run {
       TALARIA_RETURN_IF_ERROR(Write({token}, position++));
     }
     return OkStatus();
+  }
+
+  // Along the token sequences of another run. What the model itself proposes at a position is
+  // evaluated there, in sequences 1 and up; then the token that stood there, in sequence 0.
+  Status Candidates() {
+    TALARIA_ASSIGN_OR_RETURN(const std::string text, ReadText(args_.candidates));
+    const std::vector<int32_t> separator = runner_.Tokenize("<|endoftext|>");
+    std::stringstream lines(text);
+    ModelRunner::Output out;
+    uint32_t done = 0;
+    for (std::string line; std::getline(lines, line);) {
+      const nlohmann::json evaluation = nlohmann::json::parse(line, nullptr, false);
+      if (evaluation.is_discarded() || !evaluation.contains("tokens"))
+        return Status(Code::kInvalidArgument, args_.candidates + ": not a recording's evaluations");
+      const auto tokens = evaluation["tokens"].get<std::vector<int32_t>>();
+      const auto positions = evaluation["positions"].get<std::vector<int32_t>>();
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        if (args_.limit > 0 && done++ == args_.limit) return OkStatus();
+        if (positions[i] == 0) {  // nothing stands before it: what begins a document
+          TALARIA_ASSIGN_OR_RETURN(out, runner_.Run(separator, false));
+          TALARIA_RETURN_IF_ERROR(Write(separator, 0));
+        }
+        const std::vector<int32_t> proposals = Proposals(out.logits);
+        if (positions[i] == 0) runner_.Forget();
+        for (size_t at = 0; at < proposals.size(); at += kProposalsPerBatch) {
+          const std::span<const int32_t> some =
+              std::span(proposals).subspan(at, std::min(kProposalsPerBatch, proposals.size() - at));
+          TALARIA_RETURN_IF_ERROR(runner_.TryNext(some));
+          std::vector<int32_t> sequences(some.size());
+          std::iota(sequences.begin(), sequences.end(), 1);
+          TALARIA_RETURN_IF_ERROR(Write({some.begin(), some.end()},
+                                        std::vector<int32_t>(some.size(), positions[i]),
+                                        sequences));
+        }
+        TALARIA_ASSIGN_OR_RETURN(out, runner_.Continue(tokens[i]));
+        TALARIA_RETURN_IF_ERROR(Write({tokens[i]}, positions[i]));
+      }
+    }
+    return OkStatus();
+  }
+
+  static std::vector<int32_t> Proposals(const std::vector<float>& logits) {
+    std::vector<int32_t> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    const size_t n = std::min(kProposals, order.size());
+    std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(n), order.end(),
+                      [&](int32_t a, int32_t b) {
+                        return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+                      });
+    order.resize(n);
+    return order;
   }
 
   // Each in a sequence of its own, at position 0.
@@ -148,6 +204,10 @@ Status Start(Arguments& args) {
   const bool single = args.vocabulary || !args.tokens.empty();
   options.sequences = single ? args.sequences : 1;
   options.context = single ? std::max(args.context, args.sequences) : args.context;
+  if (!args.candidates.empty()) {
+    options.sequences = kProposalsPerBatch + 1;
+    options.context = args.context + kProposalsPerBatch;
+  }
   options.micro_batch = options.context;
   options.threads = args.threads;
   TALARIA_ASSIGN_OR_RETURN(const std::unique_ptr<ModelRunner> runner, ModelRunner::Create(options));
@@ -181,6 +241,10 @@ int Main(int argc, char** argv) {
   what->add_option("--token-list", args.tokens,
                    "A file of token numbers, each in a sequence of its own, at position 0");
   what->add_flag("--vocabulary", args.vocabulary, "Every token there is, likewise");
+  what->add_option("--candidates", args.candidates,
+                   "The evaluations.jsonl of another run: at each position the 252 tokens that the "
+                   "model finds most likely, each after what came before")
+      ->type_name("FILE");
   what->require_option(1);
   program.add_option("--tokens", args.limit, "At most N tokens of the text or list; 0: all")
       ->type_name("N");

@@ -89,9 +89,12 @@ class Runner final : public ModelRunner {
     return OkStatus();
   }
 
-  Result<Output> Run(std::span<const int32_t> tokens, bool all_logits) override {
+  void Forget() override {
     llama_memory_clear(llama_get_memory(context_.get()), true);
     position_ = 0;
+  }
+  Result<Output> Run(std::span<const int32_t> tokens, bool all_logits) override {
+    Forget();
     return Decode(tokens, all_logits);
   }
   Result<Output> RunSequences(std::span<const std::vector<int32_t>> sequences) override {
@@ -111,6 +114,25 @@ class Runner final : public ModelRunner {
     return Evaluate(batch);
   }
   Result<Output> Continue(int32_t token) override { return Decode(std::span(&token, 1), true); }
+  Status TryNext(std::span<const int32_t> tokens) override {
+    const auto n = static_cast<int32_t>(tokens.size());
+    if (n == 0 || static_cast<uint32_t>(n) >= options_.sequences)
+      return Status(Code::kInvalidArgument, "as many tokens as sequences, or none");
+    llama_memory_t memory = llama_get_memory(context_.get());
+    llama_batch batch = llama_batch_init(n, 0, 1);
+    batch.n_tokens = n;
+    for (int32_t i = 0; i < n; ++i) {
+      llama_memory_seq_cp(memory, 0, i + 1, -1, -1);
+      batch.token[i] = tokens[static_cast<size_t>(i)];
+      batch.pos[i] = position_;
+      batch.n_seq_id[i] = 1;
+      batch.seq_id[i][0] = i + 1;
+      batch.logits[i] = i == n - 1;
+    }
+    const Status status = Evaluate(batch).status();
+    for (int32_t i = 0; i < n; ++i) llama_memory_seq_rm(memory, i + 1, -1, -1);
+    return status;
+  }
 
   void SetHandler(ChannelServer::Handler handler) override {
     const std::lock_guard lock(mutex_);

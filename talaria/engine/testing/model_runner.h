@@ -64,6 +64,12 @@ class ModelRunner {
   virtual Result<Output> RunSequences(std::span<const std::vector<int32_t>> sequences) = 0;
   // Continues the sequence by one token. As Run().
   virtual Result<Output> Continue(int32_t token) = 0;
+  // Evaluates each of the tokens as the sequence's next one, each in a copy of the sequence that is
+  // forgotten afterwards, in one batch. Fewer than `sequences` of them; the context has room for
+  // them all beside the sequence. As Run().
+  virtual Status TryNext(std::span<const int32_t> tokens) = 0;
+  // An empty sequence, for TryNext() and Continue().
+  virtual void Forget() = 0;
 
   // From the next Run() on. Called from the serving thread.
   virtual void SetHandler(ChannelServer::Handler handler) = 0;
