@@ -31,7 +31,8 @@ struct Arguments {
   std::string model, evaluations, text, prompt, tokens, candidates;
   bool vocabulary = false;
   uint32_t context = 512, limit = 0, generate = 0, sequences = 64;
-  int threads = 2;
+  int threads = 1;  // a second one spins at barriers around each of 121 products, and costs more
+                    // than it gives
 };
 
 Result<std::string> ReadText(const std::string& path) {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from talaria_attack import laboratory, modq, recording  # noqa: E402
+from talaria_attack import candidates, laboratory, modq, recording  # noqa: E402
 
 D, VOCABULARY, ROWS, DELTA = 32, 500, 240, 2**17
 BY_NAME = {a.NAME: a for a in laboratory.find_attacks()}
@@ -37,9 +37,15 @@ class Controls(unittest.TestCase):
 
     def hits(self, attack, mask, scheme="test", public=None):
         view = recording.CloudView(scheme, (self.plain + mask) % np.uint64(modq.Q), DELTA, public)
-        line = laboratory.run(BY_NAME[attack], view, self.table, self.tokens, [0, ROWS // 2])
+        line = laboratory.run(BY_NAME[attack], view, self.table, self.tokens, [0, ROWS // 2], self.proposals())
         self.assertTrue(line["applies"])
         return line["hits"], line["rows"]
+
+    def proposals(self, count=100):
+        """The right token, somewhere among others, at every position."""
+        tokens = np.stack([self.rng.permutation(np.delete(np.arange(VOCABULARY), t))[:count] for t in self.tokens])
+        tokens[np.arange(ROWS), self.rng.integers(0, count, ROWS)] = self.tokens
+        return candidates.Candidates(tokens, self.table[tokens].astype(np.int16))
 
     def assert_all(self, *arguments, **more):
         hits, rows = self.hits(*arguments, **more)
@@ -51,7 +57,7 @@ class Controls(unittest.TestCase):
 
     def test_plain_rows_fall(self):
         none = np.zeros_like(self.plain)
-        for attack in ("exact table", "nearest neighbour", "row differences"):
+        for attack in ("exact table", "nearest neighbour", "row differences", "vocabulary matching"):
             with self.subTest(attack):
                 self.assert_all(attack, none)
 
@@ -64,6 +70,7 @@ class Controls(unittest.TestCase):
                 public = uniform(self.rng, m, D)
                 mask = modq.matmul(uniform(self.rng, ROWS, m), public)
                 self.assert_all("null space", mask, public=public)
+                self.assert_all("null-space matching", mask, public=public)
                 self.assert_chance("exact table", mask, public=public)
                 if m > 1:
                     self.assert_chance("nearest neighbour", mask, public=public)
@@ -73,6 +80,7 @@ class Controls(unittest.TestCase):
         error = modq.from_signed(self.rng.binomial(42, 0.5, (ROWS, D)).astype(np.int64) - 21)
         mask = (modq.matmul(uniform(self.rng, ROWS, 16), public) + error) % np.uint64(modq.Q)
         self.assert_chance("null space", mask, public=public)
+        self.assert_chance("null-space matching", mask, public=public)
 
     def test_lattice_without_error_and_few_columns_falls(self):
         # N = 8, k = 2: a batch is one long row of 8 * columns entries with 16 unknowns; public is A, expanded.
@@ -94,7 +102,7 @@ class Controls(unittest.TestCase):
 
     def test_uniform_rows_give_nothing(self):
         for attack in BY_NAME:
-            if attack != "null space":
+            if not attack.startswith("null"):
                 with self.subTest(attack):
                     self.assert_chance(attack, uniform(self.rng, ROWS, D))
 
@@ -150,6 +158,24 @@ class Recordings(unittest.TestCase):
     def refused(self, message):
         with self.assertRaisesRegex(ValueError, message):
             recording.load_table(self.folder.name)
+
+    def test_candidates_are_read_by_position(self):
+        evaluations = ([9], [0]), ([5, 6], [1, 2]), ([7], [1]), ([5], [0]), ([8, 9, 6], [1, 2, 3]), ([6], [0])
+        lines = [json.dumps({"tokens": t, "sequences": s}) + "\n" for t, s in evaluations]
+        path = Path(self.folder.name) / "truth" / "evaluations.jsonl"
+        path.write_text("".join(lines))
+        values = range(1, 19)  # nine rows of two; the first, the fifth and the last are nobody's proposals
+        self.write(*(2 * v for v in values))
+        got = candidates.of_recording(self.folder.name, 0)
+        self.assertEqual(got.tokens.tolist(), [[5, 6, 7], [8, 9, 6]])
+        self.assertEqual(got.rows.tolist(), [[[3, 4], [5, 6], [7, 8]], [[11, 12], [13, 14], [15, 16]]])
+        self.assertEqual(got.recall([7, 0]), 0.5)
+        got.save(Path(self.folder.name) / "c.npz")
+        self.assertEqual(candidates.load(Path(self.folder.name) / "c.npz").rows.tolist(), got.rows.tolist())
+        for wrong, message in ((lines[:4], "5 tokens for 9 rows"), (lines[:4] + lines[1:2], "not a recording of"), (lines[:1], "not a recording of")):
+            path.write_text("".join(wrong))
+            with self.assertRaisesRegex(ValueError, message):
+                candidates.of_recording(self.folder.name, 0)
 
     def test_refusals(self):
         self.write(2, modq.Q)

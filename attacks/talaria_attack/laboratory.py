@@ -26,19 +26,23 @@ def interval(hits, n, comparisons, level=0.999):
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def run(attack, view, table, tokens, starts):
-    """One line of the table, without its interval."""
+def run(attack, view, table, tokens, starts, candidates=None):
+    """One line of the table, without its interval. Candidates: of these rows' positions, for attacks that need them."""
     started = time.monotonic()
     first = 0
     if getattr(attack, "NEEDS_KNOWN_HALF", False):
         first = len(tokens) // 2
         guesses = attack.guess(view, table, tokens[:first])
+    elif getattr(attack, "NEEDS_CANDIDATES", False):
+        guesses = attack.guess(view, candidates) if candidates is not None else None
     else:
         guesses = attack.guess(view, table)
     line = {"scheme": view.scheme, "attack": attack.NAME, "adaptive": attack.ADAPTIVE, "applies": guesses is not None,
             "seconds": round(time.monotonic() - started, 2)}
     if guesses is None:
         return line
+    if getattr(attack, "NEEDS_CANDIDATES", False):
+        line["recall"] = round(candidates.recall(tokens), 4)
     right = guesses[first:, 0] == tokens[first:]
     top10 = np.any(guesses[first:] == tokens[first:, None], axis=1)
     ends = list(starts[1:]) + [len(tokens)]
