@@ -57,9 +57,38 @@ class Controls(unittest.TestCase):
 
     def test_plain_rows_fall(self):
         none = np.zeros_like(self.plain)
-        for attack in ("exact table", "nearest neighbour", "row differences", "vocabulary matching"):
+        for attack in ("exact table", "nearest neighbour", "row differences", "row space", "Gram matrix", "vocabulary matching"):
             with self.subTest(attack):
                 self.assert_all(attack, none)
+
+    def test_turned_rows_fall_to_their_gram_matrix(self):
+        turn = np.linalg.qr(self.rng.normal(size=(D, D)))[0]
+        rows = modq.from_signed(np.rint(self.table[self.tokens] @ turn * DELTA).astype(np.int64))
+        self.assert_all("Gram matrix", modq.sub(rows, self.plain))
+        self.assert_chance("nearest neighbour", modq.sub(rows, self.plain))
+
+    def test_rows_of_known_tokens_name_their_equals(self):
+        self.tokens[ROWS // 2:] = self.rng.permutation(self.tokens[:ROWS // 2])
+        self.plain = modq.from_signed(self.table[self.tokens].astype(np.int64) * DELTA)
+        self.assert_all("repeated rows", np.zeros_like(self.plain))
+        mask = uniform(self.rng, VOCABULARY, D)[self.tokens]  # one secret row for each token
+        self.assert_all("repeated rows", mask)
+        self.assert_chance("nearest neighbour", mask)
+
+    def test_a_secret_basis_is_learned_from_known_tokens(self):
+        for m in (1, 16, 31):
+            with self.subTest(m=m):
+                mask = modq.matmul(uniform(self.rng, ROWS, m), uniform(self.rng, m, D))
+                self.assert_all("static basis", mask)  # nobody is told the basis
+        mask = modq.matmul(uniform(self.rng, ROWS, 16), uniform(self.rng, 16, D))
+        error = modq.from_signed(self.rng.binomial(42, 0.5, (ROWS, D)).astype(np.int64) - 21)
+        self.assert_chance("static basis", (mask + error) % np.uint64(modq.Q))
+
+    def test_published_rows_fall_in_blocks(self):
+        for m in (1, 16, 24):
+            with self.subTest(m=m):
+                public = uniform(self.rng, m, D)
+                self.assert_all("row space", modq.matmul(uniform(self.rng, ROWS, m), public), public=public)
 
     def test_linear_probe_learns_plain_rows(self):
         self.assert_all("linear probe", np.zeros_like(self.plain))
@@ -126,6 +155,16 @@ class Arithmetic(unittest.TestCase):
             self.assertEqual(int(s), (int(x) - int(y)) % modq.Q)
         big = np.full((2, 600), modq.Q - 1, np.uint64)
         self.assertTrue(np.all(modq.matmul(big, big.T) == 600))
+
+    def test_solves_what_can_be_solved(self):
+        rng = np.random.default_rng(5)
+        a = modq.matmul(uniform(rng, 9, 3), uniform(rng, 3, 5))
+        exists, x = modq.solve(a, np.hstack([modq.matmul(a, uniform(rng, 5, 2)), uniform(rng, 9, 1)]))
+        self.assertEqual(exists.tolist(), [True, True, False])
+        exists, x = modq.solve(a, modq.matmul(a, uniform(rng, 5, 2)))
+        self.assertTrue(np.all(exists))
+        b = modq.matmul(a, x)
+        self.assertTrue(np.array_equal(modq.matmul(a, modq.solve(a, b)[1]), b))
 
     def test_null_vectors_of_a_rank_deficient_matrix(self):
         rng = np.random.default_rng(4)

@@ -5,10 +5,10 @@ from . import modq
 
 
 def of_table(table, delta, direction):
-    """delta * h . direction mod q for every row of the table, uint64 [vocabulary]."""
-    out = [modq.matmul(modq.from_signed(table[i:i + 4096].astype(np.int64) * delta), direction[:, None])[:, 0]
-           for i in range(0, len(table), 4096)]
-    return np.concatenate(out)
+    """delta * h . direction mod q for every row of the table, uint64 [vocabulary]; for directions [d][k], [vocabulary][k]."""
+    directions = direction.reshape(len(direction), -1)
+    out = [modq.matmul(modq.from_signed(table[i:i + 4096].astype(np.int64) * delta), directions) for i in range(0, len(table), 4096)]
+    return np.concatenate(out).reshape(len(table), *direction.shape[1:])
 
 
 def lookup(wanted, table_prints):

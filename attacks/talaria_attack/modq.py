@@ -40,8 +40,8 @@ def centred(x):
     return np.where(x > Q // 2, x - Q, x)
 
 
-def null_vectors(a, count):
-    """`count` (or all, if fewer) columns n with a @ n = 0 mod q, uint64 [d][count]. a is [m][d]."""
+def reduced(a):
+    """Reduced row echelon form mod q without zero rows, [rank][d], and the columns of its leading ones. a is [m][d]."""
     a = a.copy()
     m, d = a.shape
     pivots, row = [], 0
@@ -58,9 +58,26 @@ def null_vectors(a, count):
         a[others, column:] = sub(a[others, column:], mul(a[others, column][:, None], a[row, column:][None]))
         pivots.append(column)
         row += 1
+    return a[:row], pivots
+
+
+def null_vectors(a, count):
+    """`count` (or all, if fewer) columns n with a @ n = 0 mod q, uint64 [d][count]. a is [m][d]."""
+    d = a.shape[1]
+    a, pivots = reduced(a)
     free = [c for c in range(d) if c not in set(pivots)][:count]
     n = np.zeros((d, len(free)), np.uint64)
     for k, column in enumerate(free):
         n[column, k] = 1
-        n[pivots, k] = sub(np.zeros(row, np.uint64), a[:row, column])
+        n[pivots, k] = sub(np.zeros(len(pivots), np.uint64), a[:, column])
     return n
+
+
+def solve(a, b):
+    """For every column of b whether some x has a @ x = b, and such an x (others: anything): bool [n], uint64 [k][n]. a is [m][k]."""
+    k = a.shape[1]
+    echelon, pivots = reduced(np.hstack([a, b]))
+    inside = [p for p in pivots if p < k]
+    x = np.zeros((k, b.shape[1]), np.uint64)
+    x[inside] = echelon[:len(inside), k:]
+    return ~np.any(echelon[len(inside):, k:], axis=0), x
