@@ -28,9 +28,11 @@ using engine::testing::ModelRunner;
 constexpr size_t kProposals = 252, kProposalsPerBatch = 63;
 
 struct Arguments {
-  std::string model, evaluations, text, prompt, tokens, candidates;
+  std::string model, evaluations, prompt, prompts, tokens, candidates;
+  std::vector<std::string> texts;
   bool vocabulary = false;
-  uint32_t context = 512, limit = 0, generate = 0, sequences = 64;
+  uint32_t context = 512, limit = 0, generate = 0, answers = 0, sequences = 64;
+  uint32_t window = 512;  // tokens that a prompt and its answer may have
   int threads = 1;  // a second one spins at barriers around each of 121 products, and costs more
                     // than it gives
 };
@@ -49,19 +51,23 @@ class Run {
       : args_(args), runner_(runner), file_(std::move(evaluations)) {}
 
   Status Do() {
-    if (!args_.text.empty()) return Text();
-    if (!args_.prompt.empty()) return Generate();
+    if (args_.vocabulary || !args_.tokens.empty()) return SingleTokens();
     if (!args_.candidates.empty()) return Candidates();
-    return SingleTokens();
+    for (const std::string& path : args_.texts) {
+      TALARIA_RETURN_IF_ERROR(Text(path));
+      ++text_;
+    }
+    if (!args_.prompts.empty()) return Prompts();
+    return args_.prompt.empty() ? OkStatus() : Generate(args_.prompt);
   }
   uint64_t evaluations() const { return evaluations_; }
   uint64_t tokens() const { return tokens_; }
 
  private:
-  Status Text() {
-    TALARIA_ASSIGN_OR_RETURN(const std::string text, ReadText(args_.text));
+  Status Text(const std::string& path) {
+    TALARIA_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
     std::vector<int32_t> tokens = runner_.Tokenize(text);
-    if (tokens.empty()) return Status(Code::kInvalidArgument, args_.text + " has no token");
+    if (tokens.empty()) return Status(Code::kInvalidArgument, path + " has no token");
     if (args_.limit > 0) tokens.resize(std::min<size_t>(tokens.size(), args_.limit));
     for (size_t i = 0; i < tokens.size(); i += args_.context) {
       const size_t n = std::min<size_t>(args_.context, tokens.size() - i);
@@ -72,10 +78,26 @@ class Run {
     return OkStatus();
   }
 
-  Status Generate() {
-    const std::vector<int32_t> prompt = runner_.Tokenize(args_.prompt);
+  Status Prompts() {
+    TALARIA_ASSIGN_OR_RETURN(const std::string text, ReadText(args_.prompts));
+    std::stringstream lines(text);
+    uint32_t done = 0;
+    for (std::string line; std::getline(lines, line);) {
+      if (line.empty()) continue;
+      if (args_.answers > 0 && done == args_.answers) break;
+      for (size_t at = 0; (at = line.find("\\n", at)) != std::string::npos; ++at)
+        line.replace(at, 2, "\n");
+      TALARIA_RETURN_IF_ERROR(Generate(line));
+      ++done;
+    }
+    return done > 0 ? OkStatus() : Status(Code::kInvalidArgument, args_.prompts + " has no prompt");
+  }
+
+  // The answer ends where the model ends it.
+  Status Generate(const std::string& text) {
+    const std::vector<int32_t> prompt = runner_.Tokenize(text);
     if (prompt.empty()) return Status(Code::kInvalidArgument, "the prompt has no token");
-    if (prompt.size() + args_.generate > args_.context)
+    if (prompt.size() + args_.generate > args_.window)
       return Status(Code::kInvalidArgument, "--context is too small for prompt and answer");
     TALARIA_ASSIGN_OR_RETURN(ModelRunner::Output out, runner_.Run(prompt, false));
     TALARIA_RETURN_IF_ERROR(Write(prompt, 0));
@@ -83,6 +105,7 @@ class Run {
     for (uint32_t i = 0; i < args_.generate; ++i) {
       const auto best = std::max_element(out.logits.begin(), out.logits.end());
       const auto token = static_cast<int32_t>(best - out.logits.begin());
+      if (runner_.EndsAnswer(token)) break;
       TALARIA_ASSIGN_OR_RETURN(out, runner_.Continue(token));
       TALARIA_RETURN_IF_ERROR(Write({token}, position++));
     }
@@ -181,6 +204,7 @@ class Run {
                const std::vector<int32_t>& sequences) {
     tokens_ += tokens.size();
     const nlohmann::json line = {{"evaluation", evaluations_++},
+                                 {"text", text_},
                                  {"tokens", tokens},
                                  {"positions", positions},
                                  {"sequences", sequences}};
@@ -191,6 +215,7 @@ class Run {
   ModelRunner& runner_;
   const lab::File file_;
   uint64_t evaluations_ = 0, tokens_ = 0;
+  uint64_t text_ = 0;  // of --text, in order; --prompts come after them
 };
 
 Status Start(Arguments& args) {
@@ -204,7 +229,8 @@ Status Start(Arguments& args) {
   options.llama_dir = TALARIA_LLAMA_DIR;
   const bool single = args.vocabulary || !args.tokens.empty();
   options.sequences = single ? args.sequences : 1;
-  options.context = single ? std::max(args.context, args.sequences) : args.context;
+  args.window = std::max(args.context, args.window);
+  options.context = single ? std::max(args.context, args.sequences) : args.window;
   if (!args.candidates.empty()) {
     options.sequences = kProposalsPerBatch + 1;
     options.context = args.context + kProposalsPerBatch;
@@ -235,23 +261,44 @@ int Main(int argc, char** argv) {
       ->type_name("GGUF");
   program.add_option("--evaluations", args.evaluations,
                      "Write a line of JSON per llama_decode (talaria-cvm-lab adds it)");
-  auto* what = program.add_option_group("What", "what to evaluate");
-  what->add_option("--text", args.text,
-                   "A text file, in contexts of --context tokens, each fresh and in one batch");
-  what->add_option("--prompt", args.prompt, "A prompt in one batch, then --generate tokens");
-  what->add_option("--token-list", args.tokens,
-                   "A file of token numbers, each in a sequence of its own, at position 0");
-  what->add_flag("--vocabulary", args.vocabulary, "Every token there is, likewise");
-  what->add_option("--candidates", args.candidates,
-                   "The evaluations.jsonl of another run: at each position the 252 tokens that the "
-                   "model finds most likely, each after what came before")
-      ->type_name("FILE");
-  what->require_option(1);
-  program.add_option("--tokens", args.limit, "At most N tokens of the text or list; 0: all")
+  CLI::Option* text = program.add_option(
+      "--text", args.texts,
+      "A text file, in contexts of --context tokens, each fresh and in one batch; "
+      "may be given again");
+  text->allow_extra_args(false)->type_name("FILE");
+  CLI::Option* prompts = program.add_option("--prompts", args.prompts,
+                                            "A file of prompts, one a line (\\n in it is a new "
+                                            "line), each followed by --generate tokens; "
+                                            "after the texts");
+  CLI::Option* prompt =
+      program.add_option("--prompt", args.prompt, "A prompt in one batch, then --generate tokens")
+          ->excludes(text)
+          ->excludes(prompts);
+  CLI::Option* list =
+      program.add_option("--token-list", args.tokens,
+                         "A file of token numbers, each in a sequence of its own, at position 0");
+  CLI::Option* vocabulary =
+      program.add_flag("--vocabulary", args.vocabulary, "Every token there is, likewise");
+  CLI::Option* candidates =
+      program
+          .add_option("--candidates", args.candidates,
+                      "The evaluations.jsonl of another run: at each position the 252 tokens that "
+                      "the model finds most likely, each after what came before")
+          ->type_name("FILE");
+  for (CLI::Option* single : {list, vocabulary, candidates})
+    single->excludes(text)->excludes(prompts)->excludes(prompt);
+  list->excludes(vocabulary);
+  candidates->excludes(list)->excludes(vocabulary);
+  program
+      .add_option("--tokens", args.limit, "At most N tokens of each text or of the list; 0: all")
       ->type_name("N");
-  program.add_option("--generate", args.generate, "Tokens of an answer, one llama_decode each")
+  program
+      .add_option("--generate", args.generate,
+                  "At most N tokens of an answer, one llama_decode each")
       ->type_name("N");
-  program.add_option("--context", args.context, "Tokens of a context")
+  program.add_option("--answers", args.answers, "Answer the first N of --prompts; 0: all")
+      ->type_name("N");
+  program.add_option("--context", args.context, "Tokens of a piece of a text")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   program.add_option("--sequences", args.sequences, "Single tokens per llama_decode")
@@ -269,6 +316,13 @@ int Main(int argc, char** argv) {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return program.exit(e) == 0 ? 0 : ExitCode(Code::kInvalidArgument);
+  }
+  if (args.texts.empty() && args.prompts.empty() && args.prompt.empty() && args.tokens.empty() &&
+      args.candidates.empty() && !args.vocabulary) {
+    LogError(
+        "nothing to evaluate: --text, --prompts, --prompt, --token-list, --candidates or "
+        "--vocabulary");
+    return ExitCode(Code::kInvalidArgument);
   }
   const Status status = Start(args);
   if (!status.ok()) LogError(status.ToString());

@@ -204,6 +204,16 @@ def main():
         check_calls(generated, "generated")
         positions = [p for e in generated.evaluations for p in e["positions"]]
         check([len(e["tokens"]) for e in generated.evaluations][1:] == [1, 1, 1] and positions == list(range(len(positions))), "generated")
+        prompts = folder / "prompts.txt"
+        prompts.write_text("Hello\\nyou\n\nThe end\nNever\n")
+        both, _ = laboratory.record("both-texts", "lattice", ["--text", text, "--text", text, "--tokens", "4", "--prompts", prompts, "--answers", "2", "--generate", "2"])
+        check_calls(both, "both texts")
+        check([e["text"] for e in both.evaluations][:2] == [0, 1] and both.evaluations[0]["tokens"] == both.evaluations[1]["tokens"], "two texts")
+        answered = both.evaluations[2:]
+        starts = [e["positions"][0] for e in answered]
+        check({e["text"] for e in answered} == {2} and starts.count(0) == 2 and answered[0]["positions"][0] == 0, "two of three prompts are answered")
+        check(all(a == 0 or a > b for a, b in zip(starts[1:], starts)) and max(len(e["tokens"]) for e in answered[1:2]) == 1, "answers are decoded a token a call")
+
         listed = folder / "tokens.txt"
         listed.write_text("7 9 7\n80 9")
         single, _ = laboratory.record("single", "none", ["--token-list", listed, "--sequences", "2"])
@@ -217,6 +227,10 @@ def main():
         laboratory.refused(laboratory.cloud_command("no-such-group", "none", "99", socket), "there is no group 99: the model has 9")
         laboratory.refused(laboratory.cvm_command("none", "none", "0", socket, runner), "is not empty: a recording needs a folder of its own")
         laboratory.refused(laboratory.cvm_command("both", "both", "0", socket, runner), "--record goes with one scheme, not with both")
+        runner = laboratory.bin / "talaria-lab-runner"
+        laboratory.refused([runner, "--model", "none.gguf"], "nothing to evaluate: --text, --prompts, --prompt, --token-list, --candidates or --vocabulary")
+        run = subprocess.run([runner, "--model", "none.gguf", "--text", text, "--vocabulary"], capture_output=True, text=True)
+        check(run.returncode == 2 and "excludes" in run.stderr, f"two things at once: {run.returncode}: {run.stderr}")
         bad = laboratory.cloud_command("bad-m", "published", "0", socket)
         laboratory.refused([part if part != "1/4" else "3/2" for part in bad], "is no number of rows of M_pub")
     print(f"{len(SCHEMES)} schemes recorded")

@@ -142,6 +142,9 @@ class Runner final : public ModelRunner {
   uint32_t vocabulary() const override {
     return static_cast<uint32_t>(llama_vocab_n_tokens(llama_model_get_vocab(model_.get())));
   }
+  bool EndsAnswer(int32_t token) const override {
+    return llama_vocab_is_eog(llama_model_get_vocab(model_.get()), token);
+  }
   std::vector<int32_t> Tokenize(const std::string& text) const override {
     // A byte-level vocabulary spells the three bytes of its space mark.
     std::vector<int32_t> tokens(3 * text.size() + 8);

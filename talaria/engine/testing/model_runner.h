@@ -79,6 +79,7 @@ class ModelRunner {
   virtual void SetProductCallback(ProductCallback callback) = 0;
 
   virtual uint32_t vocabulary() const = 0;
+  virtual bool EndsAnswer(int32_t token) const = 0;  // a token that ends a generation
   virtual std::vector<int32_t> Tokenize(const std::string& text) const = 0;
   virtual std::vector<ChildEvent> events() const = 0;  // so far
 };
