@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from talaria_attack import candidates, laboratory, modq, recording  # noqa: E402
+from talaria_attack import candidates, laboratory, modq, recording, statistics  # noqa: E402
 
 D, VOCABULARY, ROWS, DELTA = 32, 500, 240, 2**17
 BY_NAME = {a.NAME: a for a in laboratory.find_attacks()}
@@ -53,7 +53,7 @@ class Controls(unittest.TestCase):
 
     def assert_chance(self, *arguments, **more):
         hits, rows = self.hits(*arguments, **more)
-        self.assertLessEqual(hits, rows * laboratory.interval(rows // VOCABULARY, rows, 10)[1])
+        self.assertLessEqual(hits, rows * statistics.interval(rows // VOCABULARY, rows, 1e-4)[1])
 
     def test_plain_rows_fall(self):
         none = np.zeros_like(self.plain)

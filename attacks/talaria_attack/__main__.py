@@ -1,48 +1,27 @@
 """talaria-attack: what a cloud learns from what it records.
 
-  talaria-attack run --vocabulary V --recording R [--recording R2 ...] --out result.json
-  talaria-attack report result.json --document doc/attacks.md --plot doc/attacks.png
+  talaria-attack reproduce --work DIR       record every scheme, run every attack: result.json in DIR
+  talaria-attack report DIR/result.json     tables and plots of it
 
-Recordings come from talaria-cloud-lab and talaria-cvm-lab (doc/recording.md). V is the attacker's own run over the whole
-vocabulary, scheme none. Exit codes: 0 done; 2 usage or unusable input.
+Experiments of your own: doc/recording.md says how recordings are made, CONTRIBUTING.md how an attack is added.
+Exit codes: 0 done; 1 done, and a fact of the report does not hold; 2 usage or unusable input; 130 interrupted.
 """
 import argparse
-import json
+import os
 import sys
 from pathlib import Path
 
-import numpy as np
+# Attacks run in as many processes as --jobs says; each has one thread.
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
-from . import laboratory, recording
-
-
-def run(options):
-    table = recording.load_table(options.vocabulary)
-    attacks = laboratory.find_attacks()
-    lines, chance, control = [], 0.0, None
-    reference = None
-    for folder in options.recording:
-        view = recording.load_cloud(folder)
-        tokens, starts = recording.load_tokens(folder)
-        if len(tokens) != len(view.rows):
-            raise ValueError(f"{folder}: {len(tokens)} tokens for {len(view.rows)} rows")
-        if reference is None:
-            reference = tokens
-        elif not np.array_equal(reference, tokens):
-            raise ValueError(f"{folder}: not the same text as {options.recording[0]}")
-        chance = float(np.bincount(tokens).max() / len(tokens))
-        control = control or (laboratory.uniform_control(view), tokens, starts)
-        lines += [report_line(a, view, table, tokens, starts) for a in attacks]
-    lines += [report_line(a, control[0], table, *control[1:]) for a in attacks]
-    result = laboratory.judge(lines, chance)
-    result["note"] = options.note
-    Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("TALARIA_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "talaria")
 
 
-def report_line(attack, view, table, tokens, starts):
-    line = laboratory.run(attack, view, table, tokens, starts)
-    print(json.dumps(line), flush=True)
-    return line
+def reproduce(options):
+    from . import reproduce as experiment
+    return experiment.reproduce(options)
 
 
 def report(options):
@@ -51,32 +30,62 @@ def report(options):
     if options.document:
         writer.write(result, options.document)
     else:
-        print(writer.table(result))
-    if options.plot:
-        writer.plot(result, options.plot)
+        print(writer.summary(result))
+    if options.details:
+        writer.write(result, options.details, details=True)
+    if options.plots:
+        writer.plot(result, options.plots)
+    return 0
+
+
+def parser():
+    p = argparse.ArgumentParser(prog="talaria-attack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = p.add_subparsers(required=True, metavar="COMMAND")
+    r = commands.add_parser(
+        "reproduce", formatter_class=argparse.RawDescriptionHelpFormatter,
+        help="record every scheme on a real model, run every attack on each, and say which facts hold",
+        description="Provisions the demo's model (or takes --store), records every scheme with talaria-cloud-lab and talaria-cvm-lab over the\n"
+                    "real protocol, and runs every attack on every text and layer, and on uniform rows. A recording that is in --work\n"
+                    "already is used again; an interrupted run goes on where it was. Needs 5 GB of memory a job, and the disk below.",
+        epilog="Examples:\n"
+               "  attacks/talaria-attack reproduce --work /tmp/attack --quick      # 500 tokens of a text, 50 at deeper layers\n"
+               "  attacks/talaria-attack reproduce --work /tmp/attack              # everything\n"
+               "  attacks/talaria-attack report /tmp/attack/result.json --document doc/attacks.md \\\n"
+               "    --details doc/attacks/results.md --plots doc/attacks")
+    r.add_argument("--work", required=True, metavar="DIR", help="recordings and result.json; about 1.7 GB, and 2.8 GB of store without --store")
+    r.add_argument("--quick", action="store_true", help="500 tokens of a text at layer 0, 50 at deeper layers, one decoded answer")
+    r.add_argument("--store", metavar="DIR", help="a provisioned store (read only); default: DIR/store, made from --model")
+    r.add_argument("--model", metavar="GGUF", default=CACHE / "models/SmolLM2-135M-Instruct.Q4_1.gguf", help="default: the demo's (scripts/setup)")
+    r.add_argument("--programs", metavar="DIR", default=ROOT / "build/release/bin", help="default: build/release/bin")
+    r.add_argument("--tokens", type=int, metavar="N", help="of each text at layer 0, in place of 2048 (--quick: 500)")
+    r.add_argument("--deep-tokens", type=int, metavar="N", help="of each text at deeper layers, in place of 200 (--quick: 50); 252 evaluations each")
+    r.add_argument("--attack", metavar="NAME", action="append", default=[], help="only this attack; may be given again")
+    r.add_argument("--record-only", action="store_true", help="stop when the recordings are there")
+    r.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N", help="recordings, and attacks, at once (default: %(default)s)")
+    r.set_defaults(do=reproduce)
+    p2 = commands.add_parser("report", help="tables and plots from a result.json, never by hand")
+    p2.add_argument("result", metavar="JSON")
+    p2.add_argument("--document", metavar="MD", help="replace the generated part of this file; default: print it")
+    p2.add_argument("--details", metavar="MD", help="write every line, with its interval and seconds, to this file")
+    p2.add_argument("--plots", metavar="DIR", help="write layer0.png and deeper.png there (needs matplotlib)")
+    p2.set_defaults(do=report)
+    return p
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="talaria-attack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    r = commands.add_parser("run", help="attack recordings of one text under several schemes, and the negative control")
-    r.add_argument("--vocabulary", required=True, metavar="DIR", help="recording of every token, scheme none")
-    r.add_argument("--recording", required=True, action="append", metavar="DIR", help="may be given again; all of the same text")
-    r.add_argument("--out", required=True, metavar="JSON")
-    r.add_argument("--note", default="", help="one sentence for the report: which text and model")
-    r.set_defaults(do=run)
-    p = commands.add_parser("report", help="write the table and the plot from a run's JSON")
-    p.add_argument("result", metavar="JSON")
-    p.add_argument("--document", metavar="MD", help="replace the generated part of this file; default: print")
-    p.add_argument("--plot", metavar="PNG", help="needs matplotlib")
-    p.set_defaults(do=report)
-    options = parser.parse_args()
+    options = parser().parse_args()
+    for name in ("jobs", "tokens", "deep_tokens"):
+        if (getattr(options, name, None) or 1) < 1 or getattr(options, name, None) == 0:
+            print(f"talaria-attack: --{name.replace('_', '-')} must be 1 or more", file=sys.stderr)
+            return 2
     try:
-        options.do(options)
+        return options.do(options)
     except (OSError, ValueError, KeyError) as error:
         print(f"talaria-attack: {error}", file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt:
+        print("talaria-attack: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

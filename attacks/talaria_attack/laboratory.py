@@ -1,29 +1,19 @@
 """Runs attacks on a view and scores them. An attack is a file in attacks/ with NAME, ADAPTIVE and guess(); being there is enough."""
 import importlib
-import math
 import pkgutil
-import statistics
 import time
 
 import numpy as np
 
-from . import attacks, modq
+from . import attacks, modq, statistics
 from .recording import CloudView
+
+
+CONTROL = "uniform (negative control)"
 
 
 def find_attacks():
     return [importlib.import_module(f"{attacks.__name__}.{m.name}") for m in pkgutil.iter_modules(attacks.__path__)]
-
-
-def interval(hits, n, comparisons, level=0.999):
-    """Wilson's interval at `level`, Bonferroni-corrected for the number of comparisons."""
-    if n == 0:
-        return 0.0, 1.0
-    z = statistics.NormalDist().inv_cdf(1 - (1 - level) / comparisons / 2)
-    p = hits / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def run(attack, view, table, tokens, starts, candidates=None):
@@ -54,18 +44,28 @@ def run(attack, view, table, tokens, starts, candidates=None):
 def uniform_control(view, seed=20261129):
     """The negative control: as many rows, uniform mod q."""
     rows = np.random.default_rng(seed).integers(0, modq.Q, view.rows.shape, dtype=np.uint64)
-    return CloudView("uniform (negative control)", rows, view.delta)
+    return CloudView(CONTROL, rows, view.delta, view.public)
 
 
-def judge(lines, chance):
-    """Adds intervals, and for every line whether it lies within the negative control's."""
+def judge(lines, level=0.999):
+    """Adds to every line its interval and whether it differs from its negative control, at `level` for the whole family.
+
+    Differs: Fisher's exact test of equal shares, two-sided, p-values adjusted by Holm over all lines that have a control; yes where
+    at most 1 - level. Holm's procedure has no intervals of its own that say more than its decisions, so intervals are Clopper and
+    Pearson's at 1 - (1 - level) / (number of scored lines) each: by Bonferroni's inequality they hold together, and are wider than
+    Holm's decisions are strict.
+    """
     scored = [x for x in lines if x["applies"]]
+    control = {_key(x): x for x in scored if x["scheme"] == CONTROL}
     for x in scored:
-        x["interval"] = [round(v, 5) for v in interval(x["hits"], x["rows"], len(scored))]
-    control = {x["attack"]: x for x in scored if x["scheme"].startswith("uniform")}
-    for x in scored:
-        c = control.get(x["attack"])
-        if c:
-            low, high = c["interval"]
-            x["within_negative_control"] = bool(low <= x["hits"] / x["rows"] <= high)
-    return {"version": 1, "chance": chance, "level": 0.999, "comparisons": len(scored), "lines": lines}
+        x["interval"] = [round(v, 6) for v in statistics.interval(x["hits"], x["rows"], (1 - level) / len(scored))]
+    tested = [x for x in scored if x["scheme"] != CONTROL and _key(x) in control]
+    p_values = [statistics.differs(x["hits"], x["rows"], control[_key(x)]["hits"], control[_key(x)]["rows"]) for x in tested]
+    for x, p, adjusted in zip(tested, p_values, statistics.holm(p_values)):
+        low, high = control[_key(x)]["interval"]
+        x |= {"p": p, "p_holm": adjusted, "differs_from_control": adjusted <= 1 - level, "within_control_interval": low <= x["hits"] / x["rows"] <= high}
+    return {"level": level, "intervals": len(scored), "tests": len(tested)}
+
+
+def _key(line):
+    return line["text"], line["layer"], line["attack"]

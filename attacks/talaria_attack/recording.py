@@ -25,6 +25,10 @@ class CloudView:
     def __init__(self, scheme, rows, delta, public=None):
         self.scheme, self.rows, self.delta, self.public = scheme, rows, delta, public
 
+    def part(self, rows):
+        """The same of some rows."""
+        return CloudView(self.scheme, self.rows[rows], self.delta, self.public)
+
 
 def load_cloud(folder, group=0):
     cloud = Path(folder) / "cloud"
@@ -45,10 +49,27 @@ def load_cloud(folder, group=0):
 def load_tokens(folder):
     """Truth: the token of every row of a group that takes all rows, and the first row of every evaluation."""
     tokens, starts = [], []
-    for line in (Path(folder) / "truth" / "evaluations.jsonl").read_text().splitlines():
+    for evaluation in load_evaluations(folder):
         starts.append(len(tokens))
-        tokens += json.loads(line)["tokens"]
+        tokens += evaluation["tokens"]
     return np.array(tokens), starts
+
+
+def load_evaluations(folder):
+    return [json.loads(line) for line in (Path(folder) / "truth" / "evaluations.jsonl").read_text().splitlines()]
+
+
+def prompts_of(evaluations, text):
+    """(first row, first row after it, tokens) of every prompt of a text, with its answer if it has one: position 0 begins one."""
+    prompts, row = [], 0
+    for e in evaluations:
+        if e["text"] == text:
+            if e["positions"][0] == 0:
+                prompts.append([row, row, []])
+            prompts[-1][1] += len(e["tokens"])
+            prompts[-1][2] += e["tokens"]
+        row += len(e["tokens"])
+    return prompts
 
 
 def load_table(folder):

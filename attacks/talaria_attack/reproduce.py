@@ -1,0 +1,165 @@
+"""The whole experiment: recordings of every scheme over the real protocol, every attack on each, tables and plots."""
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from . import candidates, experiment, facts, laboratory, recorder, recording, report, weights
+from .progress import Progress
+
+
+def reproduce(options):
+    started = time.monotonic()
+    plan = experiment.Plan().quick() if options.quick else experiment.Plan()
+    plan = replace(plan, tokens=options.tokens or plan.tokens, deep_tokens=options.deep_tokens or plan.deep_tokens)
+    attacks = [a.NAME for a in laboratory.find_attacks()]
+    unknown = [a for a in options.attack if a not in attacks]
+    if unknown:
+        raise ValueError(f"there is no attack {unknown[0]!r}; there are: {', '.join(attacks)}")
+    work = Path(options.work)
+    work.mkdir(parents=True, exist_ok=True)
+    recorder.check_programs(options.programs)
+    recorder.check_disk(work, needed_bytes(plan, provision=not options.store))
+    store = Path(options.store or work / "store")
+    if not options.store and not (store / "manifest.json").exists():
+        print("talaria-attack: provisioning the model, once", flush=True)
+        recorder.provision(options.programs, options.model, store)
+    recorder.check_store(store)
+    layers = experiment.layers_of(store)
+
+    table = work / "table.npy"
+    with tempfile.NamedTemporaryFile(dir=work, suffix=".npy", delete=False) as new:
+        np.save(new, weights.table(store))
+    os.replace(new.name, table)
+    lines = run_all(options, plan, recorder.Recorder(options.programs, store, work), layers, table)
+    if options.record_only:
+        return 0
+
+    result = {"version": 2, "made": made(options, plan, store, time.monotonic() - started), "lines": sort(lines, plan)}
+    result |= laboratory.judge(result["lines"])
+    result["facts"] = facts.of(result["lines"])
+    report.write_json(result, work / "result.json")
+    for fact in result["facts"]:
+        print(("holds          " if fact["holds"] else "DOES NOT HOLD  ") + fact["fact"])
+        for line in fact["against"][:10]:
+            print("                 " + line)
+    print(f"{work / 'result.json'}: talaria-attack report turns it into tables and plots")
+    return 0 if all(f["holds"] for f in result["facts"]) else 1
+
+
+def run_all(options, plan, make, layers, table):
+    """Records, and attacks what is recorded as soon as it is. The lines, in no order."""
+    texts = range(len(plan.texts()))
+    jobs = [] if options.record_only else [(s, t, layer) for s in (*plan.schemes, None) for t in texts for layer in layers]
+    progress = Progress(len(plan.schemes) + len(texts) + len(jobs))
+    done, tasks = set(), []  # done: names of recordings
+    groups, deeper = list(layers.values()), [layers[layer] for layer in layers if layer > 0]
+    with ProcessPoolExecutor(options.jobs) as attackers, ThreadPoolExecutor(recorder.jobs_that_fit(options.jobs)) as recorders:
+        def finished(name):
+            progress.say(f"recorded {name}")
+            done.add(name)
+            for job in [j for j in jobs if needs(plan, *j) <= done]:
+                jobs.remove(job)
+                scheme, text, layer = job
+                task = attackers.submit(attack_one, plan, make.work, table, scheme, text, layer, layers[layer], tuple(options.attack))
+                task.add_done_callback(lambda _, x=job: progress.say(f"attacked {x[0].name if x[0] else 'uniform rows'}, {plan.texts()[x[1]].name}, layer {x[2]}"))
+                tasks.append(task)
+
+        # Rows of scheme none first: the others' candidates are along its texts.
+        plain = next(s for s in plan.schemes if s.scheme == "none")
+        make.record(plain.name, plain.scheme, plain.m, groups, plan.runner())
+        recordings = {recorders.submit(make.record, s.name, s.scheme, s.m, groups, plan.runner()): s.name for s in plan.schemes if s is not plain}
+        recordings |= {recorders.submit(make_candidates, plan, make, make.work / plain.name, t, deeper): candidates_name(t) for t in texts}
+        finished(plain.name)
+        try:
+            for recording_task in as_completed(recordings):
+                recording_task.result()
+                finished(recordings[recording_task])
+        except BaseException:
+            recorders.shutdown(wait=False, cancel_futures=True)
+            attackers.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [line for task in tasks for line in task.result()]
+
+
+def needs(plan, scheme, text, layer):
+    """Names of the recordings that a job needs."""
+    return {stand_in(plan, scheme).name} | ({candidates_name(text)} if layer > 0 else set())
+
+
+def stand_in(plan, scheme):
+    """Uniform rows take the place of the first published scheme's, so that attacks on M_pub have a negative control too."""
+    return scheme or next((s for s in plan.schemes if s.scheme == "published"), plan.schemes[0])
+
+
+def candidates_name(text):
+    return f"candidates-{text}"
+
+
+def make_candidates(plan, make, plain, text, groups):
+    """What the model proposes along the first deep_tokens of a text, and its states: kept as arrays, the recording is removed."""
+    _, tokens, starts = part_of(plain, text, plan.deep_tokens)
+    ends = [*starts[1:], len(tokens)]
+    along = make.work / f"{candidates_name(text)}.jsonl"
+    along.write_text("".join(json.dumps({"tokens": tokens[a:b], "positions": list(range(b - a))}) + "\n" for a, b in zip(starts, ends)))
+    longest = max(b - a for a, b in zip(starts, ends))
+
+    def keep_arrays(folder):
+        for group in groups:
+            candidates.of_recording(folder, group).save(folder / f"group-{group}.npz")
+        for part in ("cloud", "truth"):
+            shutil.rmtree(folder / part)
+
+    make.record(candidates_name(text), "none", "", groups, ["--candidates", str(along), "--context", str(longest)], keep_arrays)
+
+
+def part_of(folder, text, limit):
+    """(rows, tokens, first row of each prompt) of a text: whole prompts, until there are `limit` tokens."""
+    rows, tokens, starts = [], [], []
+    for first, end, of_prompt in recording.prompts_of(recording.load_evaluations(folder), text):
+        if len(tokens) >= limit:
+            break
+        starts.append(len(tokens))
+        rows += range(first, end)
+        tokens += of_prompt
+    return rows, tokens, starts
+
+
+def attack_one(plan, work, table, scheme, text, layer, group, only):
+    """Lines of one scheme (None: uniform rows), text and layer."""
+    folder = work / stand_in(plan, scheme).name
+    rows, tokens, starts = part_of(folder, text, plan.tokens if layer == 0 else plan.deep_tokens)
+    view = recording.load_cloud(folder, group).part(rows)
+    if scheme is None:
+        view = laboratory.uniform_control(view)
+    tokens = np.array(tokens)
+    proposed = candidates.load(work / candidates_name(text) / f"group-{group}.npz") if layer > 0 else None
+    table = np.load(table, mmap_mode="r")
+    shared = {"text": plan.texts()[text].name, "layer": layer, "chance": float(np.bincount(tokens).max() / len(tokens))}
+    return [shared | laboratory.run(a, view, table, tokens, starts, proposed) for a in laboratory.find_attacks()
+            if (not only or a.NAME in only) and (layer == 0 or getattr(a, "DEEPER", False))]
+
+
+def sort(lines, plan):
+    texts = [t.name for t in plan.texts()]
+    return sorted(lines, key=lambda x: (texts.index(x["text"]), x["layer"], x["scheme"] == laboratory.CONTROL, x["scheme"], x["attack"]))
+
+
+def needed_bytes(plan, provision):
+    rows, candidate_rows = 5 * plan.tokens, 5 * plan.deep_tokens * 253
+    return (len(plan.schemes) * rows * 4 + candidate_rows * 3) * 576 * 10 + 2e8 + (2.9e9 if provision else 0)
+
+
+def made(options, plan, store, seconds):
+    """What a reader needs to know of how a result came about."""
+    cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    return {"date": time.strftime("%Y-%m-%d", time.gmtime()), "model": json.loads((store / "manifest.json").read_text())["model_name"],
+            "quick": options.quick, "tokens": plan.tokens, "deep_tokens": plan.deep_tokens, "context": plan.context, "cpu": cpu, "cores": os.cpu_count(),
+            "seconds": round(seconds), "texts": [{"name": t.name, "what": t.what} for t in plan.texts()]}
