@@ -60,6 +60,19 @@ class TableReader {
     return List<T>(key, [&](const toml::node& node) { return AsInteger<T>(node, key, min, max); });
   }
 
+  // Strings of 1 to 128 printable characters, without '"' and '\\'.
+  std::vector<std::string> Words(std::string_view key) {
+    return List<std::string>(key, [&](const toml::node& node) {
+      const auto* text = node.as_string();
+      const bool good = text != nullptr && !text->get().empty() && text->get().size() <= 128 &&
+                        std::ranges::all_of(text->get(), [](char c) {
+                          return c >= 0x20 && c <= 0x7e && c != '"' && c != '\\';
+                        });
+      if (!good) Fail(node, key, "must hold strings of 1 to 128 printable characters");
+      return good ? text->get() : std::string();
+    });
+  }
+
   std::string String(std::string_view key) {
     const toml::node* node = Get(key);
     if (node == nullptr) return {};
@@ -303,7 +316,7 @@ SnpPolicy ReadSnp(TableReader& table) {
           .required_guest_policy = table.Bits("required_guest_policy", kGuestPolicy),
           .allow_smt = table.Bool("allow_smt"),
           .allow_cxl = table.Bool("allow_cxl"),
-          .allow_vlek = table.Bool("allow_vlek"),
+          .vlek_csp_ids = table.Words("vlek_csp_ids"),
           .allow_provisional_firmware = table.Bool("allow_provisional_firmware")};
 }
 

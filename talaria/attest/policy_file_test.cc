@@ -82,7 +82,7 @@ TEST(PolicyFile, EveryFieldArrivesWhereItBelongs) {
   EXPECT_EQ(*snp.required_guest_policy, snp_guest_policy::kCiphertextHidingDram);
   EXPECT_TRUE(*snp.allow_smt);
   EXPECT_FALSE(*snp.allow_cxl);
-  EXPECT_TRUE(*snp.allow_vlek);
+  EXPECT_EQ(*snp.vlek_csp_ids, std::vector<std::string>{"CN=cloud.test"});
   EXPECT_FALSE(*snp.allow_provisional_firmware);
   ASSERT_EQ(snp.products->size(), 2u);
   const SnpProductPolicy& genoa = (*snp.products)[0];
@@ -278,6 +278,25 @@ TEST(PolicyFile, WordsAreThoseThatAreKnown) {
     EXPECT_EQ(ErrorOf(Replaced(Full(), "\"Genoa\"", "\"" + std::string(word) + "\"")),
               "p.toml:28: sev_snp.product[0].name must be \"Milan\", \"Genoa\" or \"Turin\"");
   }
+}
+
+TEST(PolicyFile, CloudsOfVleksAreNamedOrNone) {
+  EXPECT_EQ(ErrorOf(WithLine("[sev_snp]", "vlek_csp_ids", "vlek_csp_ids = []")), "");
+  for (const char* value : {"true", "\"any\"", "\"CN=cloud.test\""}) {
+    EXPECT_THAT(
+        ErrorOf(WithLine("[sev_snp]", "vlek_csp_ids", "vlek_csp_ids = " + std::string(value))),
+        EndsWith("sev_snp.vlek_csp_ids must be a list"))
+        << value;
+  }
+  for (const std::string& value :
+       {std::string("1"), std::string("\"\""), std::string("'a\"b'"), std::string("'a\\b'"),
+        std::string("\"a\\u0007\""), "\"" + std::string(129, 'a') + "\""}) {
+    EXPECT_THAT(ErrorOf(WithLine("[sev_snp]", "vlek_csp_ids", "vlek_csp_ids = [" + value + "]")),
+                EndsWith("vlek_csp_ids must hold strings of 1 to 128 printable characters"))
+        << value;
+  }
+  EXPECT_THAT(ErrorOf(WithLine("[sev_snp]", "vlek_csp_ids", "vlek_csp_ids = [\"a\", \"a\"]")),
+              EndsWith("vlek_csp_ids holds a value twice"));
 }
 
 TEST(PolicyFile, NothingIsListedTwice) {

@@ -69,6 +69,12 @@ class Writer {
     if (accepted.any()) return Value(key, Quoted("any"), comment);
     Hex(key, accepted.values(), comment);
   }
+  void Words(std::string_view key, const std::vector<std::string>& values,
+             std::string_view comment) {
+    std::vector<std::string> texts;
+    for (const std::string& value : values) texts.push_back(Quoted(value));
+    Value(key, List(texts), comment);
+  }
   static std::string List(const std::vector<std::string>& values) {
     std::string out = "[";
     for (const std::string& value : values) {
@@ -120,7 +126,8 @@ void WriteSnp(Writer& out, const SnpPolicy& policy) {
             "Bits of POLICY that must be set, for instance 0x1000000: ciphertext hiding.");
   out.Bool("allow_smt", *policy.allow_smt);
   out.Bool("allow_cxl", *policy.allow_cxl);
-  out.Bool("allow_vlek", *policy.allow_vlek, "A cloud's key instead of a chip's.");
+  out.Words("vlek_csp_ids", *policy.vlek_csp_ids,
+            "Clouds whose own key is accepted instead of a chip's; empty: none.");
   out.Bool("allow_provisional_firmware", *policy.allow_provisional_firmware,
            "Firmware that the machine can still go back from.");
   for (const SnpProductPolicy& product : *policy.products) {
@@ -183,6 +190,12 @@ std::string Words(const Accepted<std::array<uint8_t, N>>& accepted) {
 }
 std::string Unless(bool allowed) { return allowed ? "accepted" : "refused"; }
 
+std::string Clouds(const std::vector<std::string>& csp_ids) {
+  std::string out;
+  for (const std::string& id : csp_ids) out += (out.empty() ? "of " : " or ") + OneLine(id);
+  return out.empty() ? "refused" : out + " accepted";
+}
+
 void ExplainSnp(const SnpPolicy& policy, std::string& out) {
   out += "AMD SEV-SNP is accepted:\n";
   for (const SnpProductPolicy& product : *policy.products) {
@@ -204,7 +217,7 @@ void ExplainSnp(const SnpPolicy& policy, std::string& out) {
          std::to_string(*policy.min_guest_svn) + ", POLICY bits " +
          Bits(*policy.required_guest_policy) + "\n";
   out += "  debug and migration refused, SMT " + Unless(*policy.allow_smt) + ", CXL " +
-         Unless(*policy.allow_cxl) + ", VLEK " + Unless(*policy.allow_vlek) +
+         Unless(*policy.allow_cxl) + ", VLEK " + Clouds(*policy.vlek_csp_ids) +
          ", provisional firmware " + Unless(*policy.allow_provisional_firmware) + "\n";
 }
 

@@ -89,7 +89,8 @@ TEST(PolicyText, IsExplainedInEnglish) {
         std::string("on Turin with at least FMC 2"),
         "measurement " + Hex("03", 48) + " or " + Hex("04", 48), "MRTD " + Hex("10", 48),
         std::string("service TD zeros"), std::string("UpToDate or SWHardeningNeeded"),
-        std::string("VLEK accepted"), std::string("WHICH PROTECTS NOTHING, is accepted")}) {
+        std::string("VLEK of CN=cloud.test accepted"),
+        std::string("WHICH PROTECTS NOTHING, is accepted")}) {
     EXPECT_THAT(text, HasSubstr(part));
   }
   Policy less = *ParsePolicy(Full(), "p.toml");

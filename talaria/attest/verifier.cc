@@ -46,7 +46,7 @@ SnpPolicy PolicyOfSimulated(const SimulatedPolicy& policy) {
           .required_guest_policy = 0,
           .allow_smt = false,
           .allow_cxl = false,
-          .allow_vlek = false,
+          .vlek_csp_ids = std::vector<std::string>{},
           .allow_provisional_firmware = false};
 }
 

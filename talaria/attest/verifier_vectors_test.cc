@@ -49,7 +49,7 @@ std::string PolicyText() {
          "\nfamily_ids = [\"01000000000000000000000000000000\"]\n"
          "image_ids = [\"02000000000000000000000000000000\"]\nchips = \"any\"\nvmpl = 0\n"
          "min_guest_svn = 2\nrequired_guest_policy = \"0x0\"\nallow_smt = true\n"
-         "allow_cxl = false\nallow_vlek = false\nallow_provisional_firmware = false\n"
+         "allow_cxl = false\nvlek_csp_ids = []\nallow_provisional_firmware = false\n"
          "[[sev_snp.product]]\nname = \"Genoa\"\n"
          "min_tcb = { boot_loader = 10, tee = 0, snp = 23, microcode = 84 }\n"
          "required_platform_info = \"0x20\"\nrequired_launch_mitigations = \"0x0\"\n"

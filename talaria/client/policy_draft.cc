@@ -54,7 +54,7 @@ attest::SnpPolicy SnpPolicyOf(const attest::SnpReport& report) {
           .required_guest_policy = uint64_t{0},
           .allow_smt = false,
           .allow_cxl = false,
-          .allow_vlek = false,
+          .vlek_csp_ids = std::vector<std::string>{},
           .allow_provisional_firmware = false};
 }
 

@@ -64,7 +64,7 @@ SnpPolicy Strict() {
           .required_guest_policy = uint64_t{0},
           .allow_smt = false,
           .allow_cxl = false,
-          .allow_vlek = false,
+          .vlek_csp_ids = std::vector<std::string>{},
           .allow_provisional_firmware = false};
 }
 
@@ -174,7 +174,7 @@ TEST(SimulatedAttester, ARevokedMachineIsRefusedByTheList) {
                                 .version_2_product = std::nullopt});
   ASSERT_TRUE(unlisted.ok()) << unlisted.status().ToString();
   SnpPolicy policy = Strict();
-  policy.allow_vlek = true;
+  policy.vlek_csp_ids = std::vector{unlisted->csp_id()};
   policy.chips = SnpChips::Any();
   const Status status = CheckSnpPolicy(*unlisted, policy, Data());
   EXPECT_TRUE(status.ok()) << status.ToString();

@@ -72,6 +72,16 @@ Status CheckTcb(const SnpReport& report, const TcbVersion& floor, bool allow_pro
   return OkStatus();
 }
 
+Status CheckVlek(const VerifiedSnpReport& verified, const std::vector<std::string>& csp_ids) {
+  const bool vcek = verified.report().signing_key == SnpSigningKey::kVcek;
+  if (vcek || std::ranges::find(csp_ids, verified.csp_id()) != csp_ids.end()) return OkStatus();
+  return Refuse("snp-vlek", "a VLEK of " + Printable(verified.csp_id()),
+                csp_ids.empty() ? "a VCEK"
+                : csp_ids.size() == 1
+                    ? "a VCEK, or a VLEK of " + Printable(csp_ids[0])
+                    : "a VCEK, or a VLEK of one of " + std::to_string(csp_ids.size()));
+}
+
 Status CheckChips(const SnpReport& report, const SnpChips& chips) {
   if (chips.any()) return OkStatus();
   if (report.signing_key == SnpSigningKey::kVlek) {
@@ -90,9 +100,7 @@ Status CheckSnpPolicy(const VerifiedSnpReport& verified, const SnpPolicy& policy
   if (product == policy.products->end()) {
     return Refuse("snp-product-not-allowed", SnpProductName(report.product), "one of the policy's");
   }
-  if (report.signing_key == SnpSigningKey::kVlek && !*policy.allow_vlek) {
-    return Refuse("snp-vlek", "VLEK", "VCEK");
-  }
+  TALARIA_RETURN_IF_ERROR(CheckVlek(verified, *policy.vlek_csp_ids));
   TALARIA_RETURN_IF_ERROR(CheckGuestPolicy(report.policy, policy));
   if (!std::ranges::all_of(report.report_id_ma, [](uint8_t b) { return b == 0xff; })) {
     return Refuse("snp-migration", "a migration agent", "none");

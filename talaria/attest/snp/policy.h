@@ -3,6 +3,7 @@
 #ifndef TALARIA_ATTEST_SNP_POLICY_H_
 #define TALARIA_ATTEST_SNP_POLICY_H_
 
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -56,7 +57,9 @@ struct SnpPolicy {
   Mandatory<uint64_t> required_guest_policy;  // bits of snp_guest_policy besides the usual ones
   Mandatory<bool> allow_smt;
   Mandatory<bool> allow_cxl;
-  Mandatory<bool> allow_vlek;
+  // Clouds whose VLEKs are accepted, as their certificates name them
+  // ("CN=cc-us-east-2.amazonaws.com"); an empty list accepts VCEKs only.
+  Mandatory<std::vector<std::string>> vlek_csp_ids;
   Mandatory<bool> allow_provisional_firmware;  // CURRENT newer than COMMITTED
 };
 

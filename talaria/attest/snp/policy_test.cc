@@ -186,7 +186,7 @@ TEST(SnpPolicy, AListOfChips) {
   // Not even where a VLEK's report names a listed one.
   SnpReport vlek = GoodReport();
   vlek.signing_key = SnpSigningKey::kVlek;
-  policy.allow_vlek = true;
+  policy.vlek_csp_ids = std::vector<std::string>{"CN=cloud.test"};
   EXPECT_EQ(Check(vlek, policy), "snp-chip-not-allowed");
 }
 
@@ -195,8 +195,26 @@ TEST(SnpPolicy, Case12VlekOnlyWhereAllowed) {
   vlek.signing_key = SnpSigningKey::kVlek;
   EXPECT_EQ(Check(vlek), "snp-vlek");
   SnpPolicy policy = GoodPolicy();
-  policy.allow_vlek = true;
+  policy.vlek_csp_ids = std::vector<std::string>{"CN=cloud.test"};
   EXPECT_EQ(Check(vlek, policy), "");
+}
+
+TEST(SnpPolicy, Case12AVlekOfAnotherCloudIsRefused) {
+  SnpReport vlek = GoodReport();
+  vlek.signing_key = SnpSigningKey::kVlek;
+  SnpPolicy policy = GoodPolicy();
+  const auto message = [&](std::vector<std::string> clouds) {
+    policy.vlek_csp_ids = std::move(clouds);
+    return CheckStatus(vlek, policy).message();
+  };
+  EXPECT_EQ(message({}), "snp-vlek: found a VLEK of CN=cloud.test, wanted a VCEK");
+  EXPECT_EQ(message({"CN=other.test"}),
+            "snp-vlek: found a VLEK of CN=cloud.test, wanted a VCEK, or a VLEK of CN=other.test");
+  EXPECT_EQ(message({"CN=cloud.tes", "CN=cloud.test2"}),
+            "snp-vlek: found a VLEK of CN=cloud.test, wanted a VCEK, or a VLEK of one of 2");
+  EXPECT_EQ(message({"CN=other.test", "CN=cloud.test"}), "");
+  // A VCEK is of no cloud.
+  EXPECT_EQ(Check(GoodReport(), policy), "");
 }
 
 TEST(SnpPolicy, Case26AllOfReportData) {

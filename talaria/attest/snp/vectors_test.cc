@@ -189,14 +189,18 @@ std::string CheckWithItsValues(const std::string& name, void (*change)(SnpPolicy
   return Outcome(CheckSnpPolicy(*verified, policy, verified->report().report_data));
 }
 
+constexpr char kAws[] = "CN=cc-us-east-2.amazonaws.com";
+
 TEST(SnpVectors, Case21Debug) {
   EXPECT_EQ(CheckWithItsValues("milan_v2_debug", [](SnpPolicy&) {}), "snp-debug");
 }
 
 TEST(SnpVectors, Case22Vmpl1) {
   EXPECT_EQ(CheckWithItsValues("milan_v5_bound", [](SnpPolicy&) {}), "snp-vmpl");
-  EXPECT_EQ(CheckWithItsValues("milan_v3_vlek_aws", [](SnpPolicy& p) { p.allow_vlek = true; }),
-            "snp-vmpl");
+  EXPECT_EQ(
+      CheckWithItsValues("milan_v3_vlek_aws",
+                         [](SnpPolicy& p) { p.vlek_csp_ids = std::vector<std::string>{kAws}; }),
+      "snp-vmpl");
 }
 
 TEST(SnpVectors, Case24CurrentAheadOfCommitted) {
@@ -209,25 +213,34 @@ TEST(SnpVectors, Case24CurrentAheadOfCommitted) {
 TEST(SnpVectors, Case12And20AVlekNeedsEveryOneOfItsExceptions) {
   EXPECT_EQ(CheckWithItsValues("milan_v3_vlek_aws", [](SnpPolicy&) {}), "snp-vlek");
   const auto all = [](SnpPolicy& p) {
-    p.allow_vlek = true;
+    p.vlek_csp_ids = std::vector<std::string>{kAws};
     p.vmpl = 1;
     p.allow_provisional_firmware = true;
   };
   EXPECT_EQ(CheckWithItsValues("milan_v3_vlek_aws", all), "");
   EXPECT_EQ(CheckWithItsValues("milan_v3_vlek_aws",
                                [](SnpPolicy& p) {
-                                 p.allow_vlek = true;
+                                 p.vlek_csp_ids = std::vector<std::string>{kAws};
                                  p.vmpl = 1;
                                }),
             "snp-provisional");
   EXPECT_EQ(CheckWithItsValues("milan_v3_vlek_aws",
                                [](SnpPolicy& p) {
-                                 p.allow_vlek = true;
+                                 p.vlek_csp_ids = std::vector<std::string>{kAws};
                                  p.vmpl = 1;
                                  p.allow_provisional_firmware = true;
                                  p.chips = SnpChips::Listed({SnpChipId{}});
                                }),
             "snp-chip-not-allowed");
+}
+
+TEST(SnpVectors, Case12AGenuineVlekOfAnotherCloud) {
+  EXPECT_EQ(CheckWithItsValues("milan_v3_vlek_aws",
+                               [](SnpPolicy& p) {
+                                 p.vlek_csp_ids =
+                                     std::vector<std::string>{"CN=cc-eu-west-1.amazonaws.com"};
+                               }),
+            "snp-vlek");
 }
 
 TEST(SnpVectors, Case14AVlekAfterItsYear) {

@@ -59,7 +59,7 @@ inline std::string Full() {
          "required_guest_policy = \"0x1000000\"\n"
          "allow_smt = true\n"
          "allow_cxl = false\n"
-         "allow_vlek = true\n"
+         "vlek_csp_ids = [\"CN=cloud.test\"]\n"
          "allow_provisional_firmware = false\n"
          "[[sev_snp.product]]\n"
          "name = \"Genoa\"\n"

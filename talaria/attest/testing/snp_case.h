@@ -148,7 +148,7 @@ inline SnpPolicy GoodPolicy() {
           .required_guest_policy = 0,
           .allow_smt = false,
           .allow_cxl = false,
-          .allow_vlek = false,
+          .vlek_csp_ids = std::vector<std::string>{},
           .allow_provisional_firmware = false};
 }
 

@@ -85,7 +85,7 @@ inline SnpPolicy SnpPolicyOf(const SnpReport& report) {
           .required_guest_policy = 0,
           .allow_smt = true,
           .allow_cxl = false,
-          .allow_vlek = false,
+          .vlek_csp_ids = std::vector<std::string>{},
           .allow_provisional_firmware = false};
 }
 
