@@ -20,6 +20,7 @@ struct Cloud {
   model::Store store;
   std::unique_ptr<cloud::ProductService> products;
   std::atomic<bool> stopping{false};
+  LimitedLog refused{5, "refused"};
 };
 
 }  // namespace
@@ -33,6 +34,10 @@ bool CloudSession(Bytes input) {
                           .stopping = cloud.stopping,
                           .idle_timeout_ms = 0,
                           .frame_timeout_ms = 0,
+                          .hello_timeout_ms = 1,
+                          .evidence_timeout_ms = 1,
+                          .refused_connections = cloud.refused,
+                          .refused_claims = cloud.refused,
                           .gate = nullptr});
   session.Run();
   // What the cloud says is well-formed: HelloReply first or an error at once, nothing after an

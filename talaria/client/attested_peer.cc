@@ -6,7 +6,6 @@
 #include "talaria/attest/refusal.h"
 
 namespace talaria::client {
-
 AttestedPeer::AttestedPeer(PeerOptions options, attest::Verifier verifier, wire::TlsKey own)
     : options_(std::move(options)),
       verifier_(std::move(verifier)),
@@ -25,11 +24,10 @@ bool AttestedPeer::IsYoung(const Attested& attested) const {
 }
 
 std::unique_ptr<SecureConnection> AttestedPeer::TakeIdle() {
-  const TimePoint oldest = After(int64_t{-1000} * options_.max_idle_s);
   while (!idle_.empty()) {
     Idle last = std::move(idle_.back());
     idle_.pop_back();
-    if (last.since >= oldest && last.connection->stream().quiet())
+    if (After(0) <= last.until && last.connection->stream().quiet())
       return std::move(last.connection);
   }
   return nullptr;
@@ -109,11 +107,15 @@ Status AttestedPeer::Verify(TimePoint deadline) {
     }
     TALARIA_ASSIGN_OR_RETURN(connection, Attest(lock, deadline));
   }
-  if (connection->reusable()) Return(std::move(connection));
+  if (connection->reusable()) Keep(std::move(connection), options_.max_unused_idle_ms);
   return OkStatus();
 }
 
 void AttestedPeer::Return(std::unique_ptr<SecureConnection> connection) {
+  Keep(std::move(connection), 1000 * options_.max_idle_s);
+}
+
+void AttestedPeer::Keep(std::unique_ptr<SecureConnection> connection, int idle_ms) {
   // Closing takes time, and is done without the lock.
   std::unique_ptr<SecureConnection> dropped;
   const std::lock_guard lock(mutex_);
@@ -122,7 +124,7 @@ void AttestedPeer::Return(std::unique_ptr<SecureConnection> connection) {
     dropped = std::move(connection);
     return;
   }
-  idle_.push_back({std::move(connection), std::chrono::steady_clock::now()});
+  idle_.push_back({std::move(connection), After(idle_ms)});
 }
 
 std::shared_ptr<const Attested> AttestedPeer::current() const {

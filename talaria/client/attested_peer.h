@@ -24,8 +24,11 @@ struct PeerOptions {
   int max_age_s = 0;
   // Every connection shows evidence of its own, not only the first: receipts need that.
   bool attest_every_connection = false;
-  size_t max_idle = 8;                         // connections kept for the next request
-  int max_idle_s = 30;                         // and how long: less than the CVM keeps them
+  size_t max_idle = 8;  // connections kept for the next request
+  int max_idle_s = 30;  // and how long: less than the CVM keeps them
+  // The same for one that was only verified. A CVM closes it when no token comes soon
+  // (doc/http.md), and no request is to meet that end.
+  int max_unused_idle_ms = 5'000;
   std::function<attest::UnixTime()> now = {};  // must be given
 };
 
@@ -54,11 +57,12 @@ class AttestedPeer {
  private:
   struct Idle {
     std::unique_ptr<SecureConnection> connection;
-    TimePoint since;
+    TimePoint until;
   };
   using Lock = std::unique_lock<std::mutex>;
   bool IsYoung(const Attested& attested) const;
   std::unique_ptr<SecureConnection> TakeIdle();
+  void Keep(std::unique_ptr<SecureConnection> connection, int idle_ms);
   Result<std::unique_ptr<SecureConnection>> Attest(Lock& lock, TimePoint deadline);
 
   const PeerOptions options_;

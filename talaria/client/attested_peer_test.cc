@@ -76,6 +76,42 @@ TEST_F(AttestedPeerTest, TheUserCannotStretchThePolicysMaxAge) {
   EXPECT_EQ(MakePeer(100'000)->max_age_s(), 3600);
 }
 
+// The CVM closes what is verified and not used soon; a request must not meet that.
+TEST_F(AttestedPeerTest, AConnectionThatWasOnlyVerifiedIsNotKeptForLong) {
+  Start();
+  const auto connections_after = [&](int max_unused_idle_ms, bool used) {
+    PeerOptions options{.server = {.endpoint = ParseServer(folder_.Address("cvm")).value()},
+                        .max_unused_idle_ms = max_unused_idle_ms,
+                        .now = [this] { return now_.load(); }};
+    AttestedPeer peer(std::move(options), testing::MakeVerifier(),
+                      wire::TlsKey::Generate().value());
+    const int before = cvm_->connections();
+    EXPECT_TRUE(peer.Verify(After(kLongMs)).ok());
+    if (used) peer.Return(peer.Connect(After(kLongMs)).value());
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    EXPECT_TRUE(peer.Connect(After(kLongMs)).ok());
+    return cvm_->connections() - before;
+  };
+  EXPECT_EQ(connections_after(kLongMs, false), 1);
+  EXPECT_EQ(connections_after(1, false), 2);
+  EXPECT_EQ(connections_after(kLongMs, true), 1);
+}
+
+TEST_F(AttestedPeerTest, EveryConnectionShowsEvidenceWhereThatIsWanted) {
+  Start();
+  PeerOptions options{.server = {.endpoint = ParseServer(folder_.Address("cvm")).value()},
+                      .attest_every_connection = true,
+                      .now = [this] { return now_.load(); }};
+  AttestedPeer peer(std::move(options), testing::MakeVerifier(), wire::TlsKey::Generate().value());
+  auto first = peer.Connect(After(kLongMs));
+  auto second = peer.Connect(After(kLongMs));
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(cvm_->attestations(), 2);
+  peer.Return(std::move(*first));
+  ASSERT_TRUE(peer.Connect(After(kLongMs)).ok());  // an idle one has shown its own
+  EXPECT_EQ(cvm_->connections(), 2);
+}
+
 TEST_F(AttestedPeerTest, ANewKeyIsAttestedFirst) {
   Start();
   const auto peer = MakePeer();

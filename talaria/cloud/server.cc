@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "talaria/base/bytes.h"
+#include "talaria/base/limited_log.h"
 #include "talaria/base/log.h"
 #include "talaria/cloud/session.h"
 #include "talaria/model/store.h"
@@ -32,6 +33,8 @@ Status CheckOptions(const ServerOptions& options) {
   if (options.idle_timeout_ms < 0) return bad("idle_timeout_ms must not be negative");
   if (options.frame_timeout_ms < 1)
     return bad("frame_timeout_ms must be at least 1: a peer could block a thread for ever");
+  if (options.hello_timeout_ms < 1 || options.evidence_timeout_ms < 1)
+    return bad("hello_timeout_ms and evidence_timeout_ms must be at least 1");
   if ((options.gate != nullptr) == options.insecure_plaintext)
     return bad("either a gate or plaintext is needed");
 #ifndef TALARIA_SIMULATED_TEE
@@ -61,7 +64,7 @@ class ServerImpl final : public Server {
       if (transport.ok()) {
         Admit(std::move(transport).value());
       } else if (transport.status().code() == Code::kResourceExhausted) {
-        LogWarning("a connection has to wait: " + transport.status().message());
+        waiting_.Warn("a connection has to wait: " + transport.status().message());
         std::this_thread::sleep_for(kAcceptPause);
       } else {
         if (transport.status().code() != Code::kCancelled) status = transport.status();
@@ -102,6 +105,10 @@ class ServerImpl final : public Server {
                                              .stopping = stopping_,
                                              .idle_timeout_ms = options_.idle_timeout_ms,
                                              .frame_timeout_ms = options_.frame_timeout_ms,
+                                             .hello_timeout_ms = options_.hello_timeout_ms,
+                                             .evidence_timeout_ms = options_.evidence_timeout_ms,
+                                             .refused_connections = refused_connections_,
+                                             .refused_claims = refused_claims_,
                                              .gate = options_.gate.get(),
                                              .observer = options_.observer.get(),
                                              .connection = admitted_++});
@@ -120,10 +127,10 @@ class ServerImpl final : public Server {
     LogCount();
   }
 
-  // At most once a second: whoever knocks must not fill the log.
+  // At most once a minute: whoever knocks must not fill the log.
   void LogCount() {
     const auto now = std::chrono::steady_clock::now();
-    if (now - count_logged_ < std::chrono::seconds(1)) return;
+    if (now - count_logged_ < std::chrono::minutes(1)) return;
     count_logged_ = now;
     LogInfo("connections: " + std::to_string(workers_.size()));
   }
@@ -175,6 +182,9 @@ class ServerImpl final : public Server {
   std::unique_ptr<ProductService> products_;
   std::unique_ptr<wire::Listener> listener_;
   std::atomic<bool> stopping_{false};
+  // Apart, so that nobody hides why a CVM was refused by knocking.
+  LimitedLog refused_connections_{5, "connections refused"}, refused_claims_{30, "CVMs refused"},
+      waiting_{5, "connections had to wait"};
   std::mutex mutex_;
   std::condition_variable finished_;
   std::list<std::unique_ptr<Worker>> workers_;  // Run()'s thread only

@@ -20,6 +20,10 @@ struct ServerOptions {
   int max_connections = 64;
   int idle_timeout_ms = 0;       // between requests; 0 = none. Inside a frame: frame_timeout_ms.
   int frame_timeout_ms = 10000;  // no progress for so long while a frame is received or sent; >= 1
+  // Absolute, however slowly a peer drips: from the connection to the end of its Hello, and from
+  // there to the end of its evidence, which a TEE takes seconds to make; >= 1.
+  int hello_timeout_ms = 10000;
+  int evidence_timeout_ms = 30000;
   // Whose CVMs are served. Null together with insecure_plaintext only.
   std::shared_ptr<Gate> gate = nullptr;
   // No TLS and no attestation: whoever connects can take the weights. Unix sockets and loopback

@@ -47,7 +47,8 @@ attest::Policy TestPolicy(const Digest& identity) {
 // A server with a gate whose clock tests move.
 class AttestedServer {
  public:
-  explicit AttestedServer(const TinyStore& store, bool take_simulated = true)
+  explicit AttestedServer(const TinyStore& store, bool take_simulated = true,
+                          ServerOptions options = {}, LogLevel level = LogLevel::kError)
       : identity(model::Store::Open(store.path())->identity()) {
     attest::VerifierOptions verifier{
         .policy = TestPolicy(identity), .collateral = {}, .simulated = {}};
@@ -60,11 +61,13 @@ class AttestedServer {
                     .verifier = *attest::Verifier::Create(std::move(verifier)),
                     .now = [] { return kNow; },
                     .steady_now = [this] { return Gate::Time{} + std::chrono::seconds(seconds); }});
-    ServerOptions options = TestOptions(store);
-    options.insecure_plaintext = false;
+    const ServerOptions test = TestOptions(store);
+    options.store = test.store;
+    options.listen = test.listen;
+    options.isa = test.isa;
     options.gate = gate;
     options.local_only = true;
-    server = std::make_unique<RunningServer>(options);
+    server = std::make_unique<RunningServer>(options, level);
   }
   Digest identity, provider_key{};
   std::atomic<int> seconds{1};
@@ -331,6 +334,103 @@ TEST(AttestedServer, APolicyForAnotherModelIsRefusedAtTheStart) {
   EXPECT_EQ(status.code(), Code::kInvalidArgument);
   EXPECT_THAT(status.message(), testing::HasSubstr("policy does not accept the model"));
   EXPECT_THAT(status.message(), testing::HasSubstr(ToHex(identity)));
+}
+
+// Whether the server ends the connection without a word, while a byte is sent now and then.
+bool IsCut(wire::Transport& transport, Bytes drip) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  std::array<uint8_t, 4096> out;
+  while (std::chrono::steady_clock::now() < end) {
+    if (!drip.empty()) {
+      if (!transport.Send({drip.first(1)}, kTimeoutMs).ok()) return true;
+      drip = drip.subspan(1);
+    }
+    const auto received = transport.ReceiveSome(out, 1, 50);
+    if (received.ok()) return false;
+    if (received.status().message().find("no progress") == std::string::npos) return true;
+  }
+  return false;
+}
+
+TEST(AttestedServer, StrangersHaveOneDeadlineHoweverTheyDrip) {
+  const TinyStore store(kShapes);
+  ServerOptions options;
+  options.hello_timeout_ms = options.evidence_timeout_ms = 300;
+  options.frame_timeout_ms = 60'000;  // from progress to progress: never over
+  options.max_connections = 2;        // places come free
+  const AttestedServer server(store, true, options);
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  const auto connect = [&] {
+    return *wire::Connect(*wire::Endpoint::Parse(server.server->address), kTimeoutMs);
+  };
+  const auto tls = [&] {
+    return wire::TlsConnect(connect(), key, wire::PeerKey::Pinned(server.provider_key), kTimeoutMs);
+  };
+  // The head of a handshake record of 15,995 bytes, of a Hello of 7 and of evidence of 200.
+  const Buffer handshake = {0x16, 3, 1, 0x3e, 0x7b, 1, 0, 0x3e, 0x77, 3, 3, 1, 2, 3, 4, 5};
+  const Buffer hello = {7, 0, 0, 0, static_cast<uint8_t>(Type::kHello), wire::kProtocolVersion};
+  const Buffer attest = {200, 0, 0, 0, static_cast<uint8_t>(Type::kAttest), 1, 0, 1, 1, 1, 1, 1};
+  EXPECT_TRUE(IsCut(*connect(), {})) << "silent from the start";
+  EXPECT_TRUE(IsCut(*connect(), handshake)) << "drips its handshake";
+  // A machine that is slower than the deadline has no handshake to go on with.
+  if (auto silent = tls(); silent.ok()) {
+    EXPECT_TRUE(IsCut(**silent, {})) << "silent after the handshake";
+  }
+  if (auto drips = tls(); drips.ok()) {
+    EXPECT_TRUE(IsCut(**drips, hello)) << "drips its Hello";
+  }
+  for (const bool drip : {false, true}) {
+    auto transport = tls();
+    if (!transport.ok()) continue;
+    wire::TlsTransport& inner = **transport;
+    wire::Connection greets(std::move(*transport), wire::kMaxFrameBytes);
+    (void)greets.Send(Type::kHello, {Encode(wire::Hello{})}, kTimeoutMs);
+    (void)greets.Receive(kTimeoutMs);
+    EXPECT_TRUE(IsCut(inner, drip ? Bytes(attest) : Bytes())) << "greets, and drips: " << drip;
+  }
+}
+
+TEST(AttestedServer, WhoIsAdmittedHasNoDeadline) {
+  const TinyStore store(kShapes);
+  ServerOptions options;
+  options.hello_timeout_ms = options.evidence_timeout_ms = 3'000;
+  const AttestedServer server(store, true, options);
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  Cvm first(server, key);
+  first.Greet();
+  ASSERT_EQ(first.Present(first.MakeClaim(first.Channel())).first, Type::kAttested);
+  Cvm second(server, key);
+  ASSERT_TRUE(second.Greet().attested);
+  std::this_thread::sleep_for(std::chrono::milliseconds(3'200));
+  EXPECT_TRUE(first.HasWeights());
+  EXPECT_TRUE(second.HasWeights());
+}
+
+TEST(AttestedServer, StrangersCannotFillTheLog) {
+  const TinyStore store(kShapes);
+  const AttestedServer server(store, true, {}, LogLevel::kWarning);
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  ::testing::internal::CaptureStderr();
+  for (int i = 0; i < 20; ++i) {
+    auto transport = *wire::Connect(*wire::Endpoint::Parse(server.server->address), kTimeoutMs);
+    EXPECT_TRUE(transport->Send({AsBytes("GET / HTTP/1.1\r\n\r\n")}, kTimeoutMs).ok());
+    std::array<uint8_t, 64> alert;
+    while (transport->ReceiveSome(alert, 1, kTimeoutMs).ok()) {
+    }
+  }
+  // Why a CVM is refused is told all the same.
+  Cvm cvm(server, key);
+  cvm.Greet();
+  attest::SimulatedOptions debug = Cvm::Good();
+  debug.debug = true;
+  EXPECT_EQ(cvm.Present(cvm.MakeClaim(cvm.Channel(), debug)), kRefused);
+  server.server->Stop();
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  size_t lines = 0;
+  for (size_t at = 0; (at = said.find("refused a connection", at)) != std::string::npos; ++at)
+    ++lines;
+  EXPECT_EQ(lines, 5u) << said;
+  EXPECT_THAT(said, testing::HasSubstr("refused a CVM: not trusted: snp-debug"));
 }
 
 TEST(AttestedServer, StopDoesNotWaitForAHandshakeThatStalls) {

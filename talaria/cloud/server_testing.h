@@ -30,8 +30,8 @@ inline ServerOptions TestOptions(const TinyStore& store) {
 // Runs a server until it dies.
 class RunningServer {
  public:
-  explicit RunningServer(const ServerOptions& options) {
-    SetLog("test", LogLevel::kError);
+  explicit RunningServer(const ServerOptions& options, LogLevel level = LogLevel::kError) {
+    SetLog("test", level);
     auto server = Server::Create(options);
     if (!server.ok()) {
       ADD_FAILURE() << server.status().ToString();

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "talaria/base/log.h"
+#include "talaria/wire/shared_transport.h"
 
 namespace talaria::cloud {
 namespace {
@@ -14,8 +15,6 @@ using wire::ErrorCode;
 using wire::Type;
 
 constexpr uint32_t kMaxAttestFrameBytes = 1 + attest::kMaxClaimBytes;
-// Whoever is not attested does not keep a place for longer; making a TDX quote takes seconds.
-constexpr int kStrangerTimeoutMs = 60000;
 constexpr int kDrainSendTimeoutMs =
     10;  // between requests a socket's buffer is empty, unless the peer never reads
 
@@ -36,26 +35,12 @@ ErrorCode ToErrorCode(const Status& status) {
   }
 }
 
-// One transport under two owners: TLS, which may be in its handshake, and whoever aborts it.
-class Shared final : public wire::Transport {
- public:
-  explicit Shared(std::shared_ptr<wire::Transport> inner) : inner_(std::move(inner)) {}
-  Status Send(std::initializer_list<Bytes> parts, int timeout_ms) override {
-    return inner_->Send(parts, timeout_ms);
-  }
-  Result<size_t> ReceiveSome(MutableBytes out, size_t min_bytes, int timeout_ms) override {
-    return inner_->ReceiveSome(out, min_bytes, timeout_ms);
-  }
-  void Shutdown() override { inner_->Shutdown(); }
-
- private:
-  const std::shared_ptr<wire::Transport> inner_;
-};
-
 }  // namespace
 
 Session::Session(std::unique_ptr<wire::Transport> transport, const SessionContext& context)
-    : context_(context), socket_(std::move(transport)) {}
+    : context_(context),
+      socket_(std::make_shared<wire::StrangerTransport>(std::move(transport),
+                                                        context.hello_timeout_ms)) {}
 
 void Session::Run() {
   try {
@@ -75,15 +60,17 @@ void Session::Run() {
 
 // Until a peer is attested its frames are small: strangers must not make the server hold memory.
 bool Session::Open() {
-  std::unique_ptr<wire::Transport> transport = std::make_unique<Shared>(socket_);
-  if (context_.gate != nullptr) {
+  std::unique_ptr<wire::Transport> transport = std::make_unique<wire::SharedTransport>(socket_);
+  if (context_.gate == nullptr) {
+    socket_->Admit();
+  } else {
     Result<std::unique_ptr<wire::TlsTransport>> tls =
         wire::TlsAccept(std::move(transport), context_.gate->key(), wire::PeerKey::Any(),
                         context_.frame_timeout_ms);
     Status status = tls.status();
     if (status.ok()) status = context_.gate->CheckKeyExchange((*tls)->group());
     if (!status.ok()) {
-      LogWarning("refused a connection: " + status.ToString());
+      context_.refused_connections.Warn("refused a connection: " + status.ToString());
       return false;
     }
     tls_ = tls->get();
@@ -103,7 +90,8 @@ bool Session::IsAttested() const {
 
 // False: the connection is over.
 bool Session::ServeOne() {
-  const int idle_timeout_ms = IsAttested() ? context_.idle_timeout_ms : kStrangerTimeoutMs;
+  // For a stranger the deadline of its socket counts.
+  const int idle_timeout_ms = IsAttested() ? context_.idle_timeout_ms : 0;
   const Result<wire::Frame> frame =
       connection_->Receive(idle_timeout_ms, context_.frame_timeout_ms);
   const std::lock_guard lock(replying_);
@@ -155,7 +143,10 @@ Status Session::AnswerHello(Bytes body) {
   reply.identity = context_.store.identity();
   reply.manifest_bytes = static_cast<uint32_t>(manifest_bytes);
   reply.attested = IsAttested();
-  if (!reply.attested) {
+  if (reply.attested) {
+    socket_->Admit();
+  } else {
+    socket_->Extend(context_.evidence_timeout_ms);
     if (getrandom(nonce_.data(), nonce_.size(), 0) != static_cast<ssize_t>(nonce_.size()))
       return Status(Code::kInternal, "getrandom");
     challenged_ = true;
@@ -180,10 +171,11 @@ Status Session::AnswerAttest(Bytes body) {
   };
   const Result<Gate::Time> until = judge();
   if (!until.ok()) {
-    LogWarning("refused a CVM: " + until.status().ToString());
+    context_.refused_claims.Warn("refused a CVM: " + until.status().ToString());
     return Status(Code::kUntrusted, "not attested");
   }
   attested_until_ = *until;
+  socket_->Admit();
   connection_->SetMaxFrameBytes(wire::kMaxFrameBytes);
   return connection_->Send(Type::kAttested, {}, context_.frame_timeout_ms);
 }

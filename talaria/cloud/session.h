@@ -10,11 +10,13 @@
 #include <optional>
 #include <vector>
 
+#include "talaria/base/limited_log.h"
 #include "talaria/cloud/call_observer.h"
 #include "talaria/cloud/gate.h"
 #include "talaria/cloud/product_service.h"
 #include "talaria/model/store.h"
 #include "talaria/wire/connection.h"
+#include "talaria/wire/stranger_transport.h"
 #include "talaria/wire/tls.h"
 
 namespace talaria::cloud {
@@ -26,6 +28,9 @@ struct SessionContext {
   const std::atomic<bool>& stopping;
   int idle_timeout_ms;
   int frame_timeout_ms;
+  int hello_timeout_ms, evidence_timeout_ms;
+  LimitedLog& refused_connections;
+  LimitedLog& refused_claims;
   Gate* gate;  // null: plaintext, and everything is answered to anybody (simulated TEE only)
   CallObserver* observer = nullptr;  // null but in the laboratory
   uint64_t connection = 0;           // its number, for the observer
@@ -59,9 +64,9 @@ class Session {
   bool IsAttested() const;
 
   const SessionContext context_;
-  std::mutex life_;                               // guards the two pointers, not what they point to
-  std::shared_ptr<wire::Transport> socket_;       // below TLS, for Abort(); reset by Run() alone
-  std::unique_ptr<wire::Connection> connection_;  // reset by Run() alone
+  std::mutex life_;  // guards the two pointers, not what they point to
+  std::shared_ptr<wire::StrangerTransport> socket_;  // below TLS; reset by Run() alone
+  std::unique_ptr<wire::Connection> connection_;     // reset by Run() alone
   std::mutex replying_;   // held from the end of a request to the end of its reply, and by Drain()
   bool drained_ = false;  // guarded by replying_
   bool greeted_ = false;  // Run() only, like all below

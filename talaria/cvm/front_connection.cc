@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "talaria/attest/binding.h"
+#include "talaria/base/limited_log.h"
 #include "talaria/base/log.h"
+#include "talaria/wire/shared_transport.h"
 
 namespace talaria::cvm {
 namespace {
@@ -27,21 +29,11 @@ constexpr size_t kPaddingBytes = 512;     // lengths of answers show in steps of
 constexpr int kPollMs = 250;  // how late a receiving thread may notice the end of its connection
 constexpr int kLingerMs = 2'000;  // longer than the gateway's own, which closes its end
 
-// Two owners: TLS, and whoever may have to shut it down while TLS is still at its handshake.
-class SharedTransport final : public wire::Transport {
- public:
-  explicit SharedTransport(std::shared_ptr<wire::Transport> inner) : inner_(std::move(inner)) {}
-  Status Send(std::initializer_list<Bytes> parts, int timeout_ms) override {
-    return inner_->Send(parts, timeout_ms);
-  }
-  Result<size_t> ReceiveSome(MutableBytes out, size_t min_bytes, int timeout_ms) override {
-    return inner_->ReceiveSome(out, min_bytes, timeout_ms);
-  }
-  void Shutdown() override { inner_->Shutdown(); }
-
- private:
-  const std::shared_ptr<wire::Transport> inner_;
-};
+// Who knocks chooses how often these come.
+LimitedLog& Failures() {
+  static LimitedLog log(5, "failures for clients");
+  return log;
+}
 
 // May outlive the connection, and the front: the gateway's worker holds it.
 class Channel final : public ClientChannel {
@@ -69,7 +61,7 @@ class Channel final : public ClientChannel {
     Result<attest::Evidence> evidence = options_->attester->Attest(
         attest::ReportDataFor(binding), Clock::now() + milliseconds(options_->attest_timeout_ms));
     if (!evidence.ok()) {
-      LogWarning("no evidence for a client: " + evidence.status().ToString());
+      Failures().Warn("no evidence for a client: " + evidence.status().ToString());
       return evidence.status();
     }
     auto attested = std::make_shared<const Attested>(
@@ -173,7 +165,7 @@ void FrontConnection::Run() {
   {
     // Only this thread replaces client_, so it may be read without the lock here.
     Result<std::unique_ptr<wire::TlsTransport>> accepted = wire::TlsAccept(
-        std::make_unique<SharedTransport>(client_), *options_->key, wire::PeerKey::Optional(),
+        std::make_unique<wire::SharedTransport>(client_), *options_->key, wire::PeerKey::Optional(),
         options_->handshake_timeout_ms, {.padding_bytes = kPaddingBytes});
     if (accepted.ok()) {
       Serve(std::shared_ptr<wire::TlsTransport>(std::move(accepted).value()));
@@ -197,7 +189,7 @@ void FrontConnection::Serve(const std::shared_ptr<wire::TlsTransport>& tls) {
   try {
     sender = std::thread([this, &tls] { ToClient(*tls); });
   } catch (const std::system_error&) {
-    LogWarning("no thread for a client");
+    Failures().Warn("no thread for a client");
   }
   if (sender.joinable()) ToGateway(*tls);
   // The client has left: nothing that the sender still has will be taken. Otherwise it has ended
@@ -210,7 +202,7 @@ void FrontConnection::Serve(const std::shared_ptr<wire::TlsTransport>& tls) {
 bool FrontConnection::OpenPair(Fd* gateway_end) {
   int fds[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
-    LogWarning("no socket pair for a client");
+    Failures().Warn("no socket pair for a client");
     return false;
   }
   *gateway_end = Fd(fds[1]);

@@ -342,6 +342,46 @@ TEST_F(FrontUsersTest, TokensOfADayAreLimited) {
   EXPECT_THAT(answer("/v1/completions", "{}"), StartsWith("HTTP/1.1 200 "));
 }
 
+// A connection has one deadline until its first good token, whatever it does meanwhile.
+TEST_F(FrontUsersTest, StrangersHaveOneDeadline) {
+  Start(AnswerOk, {}, {.stranger_timeout_ms = 400});
+  const auto began = testing::Clock::now();
+  const auto expect_cut = [](TlsClient& client) {
+    EXPECT_EQ(client.ReadToEnd(), "");
+    EXPECT_THAT(client.end().message(), Not(HasSubstr("no progress"))) << "still open";
+  };
+  TlsClient silent = Connect();
+  expect_cut(silent);
+  // What needs no token keeps nobody in: each of these was 75 s more.
+  TlsClient knocking = Connect();
+  int answers = 0;
+  while (knocking.Exchange(GetText("/healthz")).starts_with("HTTP/1.1 401")) ++answers;
+  EXPECT_GE(answers, 1);
+  TlsClient attested = Connect();
+  EXPECT_THAT(attested.Exchange(Challenge(kNonce)), StartsWith("HTTP/1.1 200"));
+  expect_cut(attested);
+  // A header of 400 bytes, one every 20 ms.
+  TlsClient dripping = Connect();
+  for (const char byte : GetText("/v1/models", Bearer())) {
+    if (!dripping.Write(std::string(1, byte))) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  expect_cut(dripping);
+  EXPECT_LT(testing::Clock::now() - began, std::chrono::seconds(60));
+  EXPECT_THAT(upstream_->requests(), ::testing::IsEmpty());
+}
+
+TEST_F(FrontUsersTest, AUserHasNoDeadline) {
+  Start(AnswerOk, {}, {.stranger_timeout_ms = 3'000});
+  TlsClient client = Connect();
+  EXPECT_THAT(client.Exchange(GetText("/healthz", Bearer())), StartsWith("HTTP/1.1 200"));
+  std::this_thread::sleep_for(std::chrono::milliseconds(3'200));
+  EXPECT_THAT(client.Exchange(PostText("/v1/completions", "{}", Bearer())), HasSubstr("42"));
+  // Nor does one request without a token make a stranger of the connection.
+  EXPECT_THAT(client.Exchange(GetText("/healthz")), StartsWith("HTTP/1.1 401"));
+  EXPECT_THAT(client.Exchange(GetText("/healthz", Bearer())), StartsWith("HTTP/1.1 200"));
+}
+
 // Neither a token nor a name is printed, and no error quotes one.
 TEST_F(FrontUsersTest, TheCanaryStaysInside) {
   ::testing::internal::CaptureStderr();

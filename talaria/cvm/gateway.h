@@ -67,6 +67,9 @@ struct GatewayOptions {
   int body_timeout_ms = 60'000;    // for the whole body
   int idle_timeout_ms = 75'000;    // between the requests of a connection
   int write_timeout_ms = 30'000;   // for one piece of an answer to be taken
+  // From Adopt() until the first request with a good token; evidence is made within. Absolute: who
+  // drips, or asks for what needs no token, is no user.
+  int stranger_timeout_ms = 20'000;
   int answer_timeout_ms =
       3'600'000;  // llama-server's silence: a long prompt, or waiting for a slot
 };

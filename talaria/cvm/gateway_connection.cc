@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
@@ -28,6 +29,7 @@ namespace net = boost::asio;
 namespace beast = boost::beast;
 using Error = beast::error_code;
 using Stream = beast::basic_stream<net::generic::stream_protocol, StreamExecutor>;
+using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr uint32_t kMaxHeaderBytes = 16 << 10;
@@ -71,6 +73,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
     return beast::bind_front_handler(method, shared_from_this());
   }
 
+  // For the client's next step. A stranger has one deadline for all of them.
+  void Expire(int timeout_ms) {
+    const auto end = Clock::now() + milliseconds(timeout_ms);
+    client_.expires_at(is_stranger_ ? std::min(end, stranger_until_) : end);
+  }
+
   // --- A request comes in.
 
   void AwaitRequest() {
@@ -80,7 +88,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     request_->body_limit(std::numeric_limits<uint64_t>::max());
     kind_ = Kind::kRoute;
     if (received_.size() > 0) return ReadHeader();  // the client did not wait for the last answer
-    client_.expires_after(milliseconds(options_.idle_timeout_ms));
+    Expire(options_.idle_timeout_ms);
     client_.async_read_some(received_.prepare(kPieceBytes), Then(&Connection::OnFirstBytes));
   }
 
@@ -92,7 +100,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void ReadHeader() {
     // Absolute, so that a client that drips bytes gains nothing.
-    client_.expires_after(milliseconds(options_.header_timeout_ms));
+    Expire(options_.header_timeout_ms);
     http::async_read_header(client_, received_, *request_, Then(&Connection::OnHeader));
   }
 
@@ -108,6 +116,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       if (target == kRevocationsPath) return OnOwnRoute(Kind::kRevocations, method);
       token = Authenticate();
       if (!token) return Refuse({http::status::unauthorized, "A valid token is needed."});
+      is_stranger_ = false;
     }
     if (peer_.channel && target == kReceiptPath) return AnswerReceipt(method, *token);
     // A receipt is of the last request of its connection, whatever became of it.
@@ -144,7 +153,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     const auto length = request_->content_length();
     if (length && *length > max_bytes) return OnReadError(http::error::body_limit);
     request_->body_limit(max_bytes);
-    client_.expires_after(milliseconds(options_.body_timeout_ms));
+    Expire(options_.body_timeout_ms);
     if (beast::iequals(header[http::field::expect], "100-continue") && !request_->is_done()) {
       static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
       net::async_write(client_, net::buffer(kContinue), Then(&Connection::OnContinueWritten));
@@ -326,7 +335,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     answer_.emplace(std::move(response));
     answer_->keep_alive(keep_alive_);
     answer_->prepare_payload();
-    client_.expires_after(milliseconds(options_.write_timeout_ms));
+    Expire(options_.write_timeout_ms);
     http::async_write(client_, *answer_, Then(&Connection::OnAnswered));
   }
 
@@ -397,7 +406,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     }
     relayed_->keep_alive(keep_alive_);
     serializer_.emplace(*relayed_);
-    client_.expires_after(milliseconds(options_.write_timeout_ms));
+    Expire(options_.write_timeout_ms);
     http::async_write_header(client_, *serializer_, Then(&Connection::OnHeaderRelayed));
   }
 
@@ -424,7 +433,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (size == 0) return ReadPiece();
     if (admitted_ && route_->generates) meter_.Add({piece_.data(), size});
     if (receipt_) receipt_->response.Update(AsBytes({piece_.data(), size}));
-    client_.expires_after(milliseconds(options_.write_timeout_ms));
+    Expire(options_.write_timeout_ms);
     const auto data = net::const_buffer(piece_.data(), size);
     if (chunked_) {
       net::async_write(client_, http::make_chunk(data), Then(&Connection::OnPieceRelayed));
@@ -511,7 +520,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     // Swallow what the client still sends, so that the answer is not lost in a reset.
     Error ignored;
     client_.socket().shutdown(StreamSocket::shutdown_send, ignored);
-    client_.expires_after(milliseconds(kLingerMs));
+    Expire(kLingerMs);
     Linger();
   }
 
@@ -547,6 +556,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Kind kind_ = Kind::kRoute;
   const Route* route_ = nullptr;  // of kRoute
   bool keep_alive_ = false;
+  bool is_stranger_ = peer_.channel != nullptr;  // until its first good token
+  const Clock::time_point stranger_until_ =
+      Clock::now() + milliseconds(options_.stranger_timeout_ms);
   int attestations_ = 0;
   std::unique_ptr<Users::Request> admitted_;  // a user's request that is not answered yet
   AnswerMeter meter_;                         // with admitted_
