@@ -41,6 +41,5 @@ void SetLog(std::string_view program, LogLevel level) {
 void LogError(std::string_view text) { Write(LogLevel::kError, "error", text); }
 void LogWarning(std::string_view text) { Write(LogLevel::kWarning, "warning", text); }
 void LogInfo(std::string_view text) { Write(LogLevel::kInfo, "info", text); }
-void LogDebug(std::string_view text) { Write(LogLevel::kDebug, "debug", text); }
 
 }  // namespace talaria

@@ -8,14 +8,13 @@
 
 namespace talaria {
 
-enum class LogLevel { kError, kWarning, kInfo, kDebug };
+enum class LogLevel { kError, kWarning, kInfo };
 
 // `program` stands at the head of each line. Call once, before threads.
 void SetLog(std::string_view program, LogLevel level);
 void LogError(std::string_view text);
 void LogWarning(std::string_view text);
 void LogInfo(std::string_view text);
-void LogDebug(std::string_view text);
 
 }  // namespace talaria
 

@@ -167,11 +167,8 @@ void FrontConnection::Run() {
     Result<std::unique_ptr<wire::TlsTransport>> accepted = wire::TlsAccept(
         std::make_unique<wire::SharedTransport>(client_), *options_->key, wire::PeerKey::Optional(),
         options_->handshake_timeout_ms, {.padding_bytes = kPaddingBytes});
-    if (accepted.ok()) {
-      Serve(std::shared_ptr<wire::TlsTransport>(std::move(accepted).value()));
-    } else {
-      LogDebug("a client's handshake: " + accepted.status().ToString());
-    }
+    // A failed handshake is not logged: whoever reaches the address can make as many as it likes.
+    if (accepted.ok()) Serve(std::shared_ptr<wire::TlsTransport>(std::move(accepted).value()));
   }
   {
     const std::lock_guard lock(mutex_);

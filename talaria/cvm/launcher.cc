@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -148,7 +149,10 @@ Result<std::unique_ptr<Launcher>> Launcher::Create() {
     setsid();
     prctl(PR_SET_NAME, "talaria-launch", 0, 0, 0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);  // out of reach for the child, which may have the same user
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || getppid() != parent) _exit(1);
+    const rlimit no_core{0, 0};
+    if (setrlimit(RLIMIT_CORE, &no_core) != 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 ||
+        getppid() != parent)
+      _exit(1);
     const int socket = theirs.get() == 3 ? 3 : dup2(theirs.get(), 3);
     if (socket != 3 || close_range(4, ~0u, 0) != 0) _exit(1);
     fcntl(socket, F_SETFD, FD_CLOEXEC);

@@ -4,13 +4,15 @@ import os
 import pathlib
 import re
 import secrets
+import shutil
 
 from cases_lies import flip_bit
-from harness import case, check, check_equal
-from processes import tokens_of
+from harness import Skip, case, check, check_equal, wait_until
+from processes import Client, Cvm, Process, can_connect, stop_gently, tokens_of
 from proxy import PRODUCT
 from stage import PROMPT, real, tiny
 
+INSECURE = "--insecure-simulated-tee"
 CANARY = "canary" + secrets.token_hex(12)
 
 
@@ -184,6 +186,75 @@ def locked_in(context):
     check_equal(mode, 0o700, "the mode of the run folder")
     check_equal(os.stat(cvm.address[len("unix:") :]).st_mode & 0o777, 0o600, "the mode of the API's socket")
     return ", ".join(notes)
+
+
+def talkative(client):
+    """What llama-server puts into its log when it may: an answer, and a request that it rewrites."""
+    chat = {"messages": [{"role": "user", "content": CANARY}], "max_tokens": 60, "grammar": f'root ::= "{CANARY}"'}
+    check_equal(client.ask("POST", "/v1/chat/completions", chat).text(), CANARY, "the answer")
+    response = client.ask("POST", "/v1/responses", {"input": CANARY, "max_output_tokens": 2})
+    check_equal(response.status, 200, "the status of /v1/responses")
+
+
+@case("no key of the configuration and no variable of the environment turns llama-server's log on")
+def no_way_to_the_log(context):
+    wishes = [("engine", "arguments", ["--verbose"]), ("engine", "log_file", "/tmp/log"), ("engine", "verbosity", 5)]
+    wishes += [("server", "log_level", "debug"), ("log", "level", "debug")]
+    for table, key, value in wishes:
+        folder = context.folder()
+        cvm = Cvm(context, folder, f"unix:{folder}/none.sock", "any", {table: {key: value}}, ("--check-config", INSECURE))
+        check_equal(cvm.wait(), 2, f"the exit code with {table}.{key}")
+        check(re.search(rf"{table}(\.{key})? is not known", cvm.errors()), f"{table}.{key}: {cvm.errors()!r}")
+    folder = context.folder()
+    variables = {"LLAMA_ARG_LOG_VERBOSITY": "5", "LLAMA_ARG_LOG_FILE": str(folder / "llama.log"), "LLAMA_TRACE": "1"}
+    with tiny(context, environment=variables) as (cloud, proxy, cvm):
+        talkative(cvm.client)
+        check(not (folder / "llama.log").exists(), "llama-server has made its log")
+        check_nowhere(cvm, cloud, cvm.config.parent)
+    for program, arguments in {"talaria-cvm": ("serve",), "talaria-cloud": ("serve",), "talaria": ("proxy",)}.items():
+        for flag in ("--verbose", "--log-level=debug"):
+            code, _, errors = context.run(context.program(program), *arguments, flag)
+            check_equal(code, 2, f"the exit code of {program} {flag} ({errors[-200:]})")
+    return f"{len(wishes)} keys, {len(variables)} variables, 6 command lines"
+
+
+def loud_engine(context):
+    """llama-server with every log on and the libraries that it needs, in a folder as a user would install it."""
+    program = context.tests and context.tests / "talaria-test-loud-llama-server"
+    if not program or not program.exists():
+        raise Skip("there is no talaria-test-loud-llama-server")
+    folder = context.folder()
+    shutil.copytree(context.llama / "lib", folder / "lib", symlinks=True)
+    (folder / "bin").mkdir()
+    shutil.copy(program, folder / "bin/llama-server")
+    shutil.copy(context.llama / "bin/libggml-cpu.so", folder / "bin")
+    return folder / "bin/llama-server"
+
+
+@case("llama-server with every log on tells a canary to nobody: the sandbox has no output and no file for it")
+def loud(context):
+    engine = loud_engine(context)
+    # That it would tell: the same program without a sandbox.
+    folder = context.folder()
+    command = [engine, "-m", context.tiny[0], "--host", folder / "loud.sock", "-c", "2048", "-np", "1", "--no-ui", "--offline"]
+    free = Process(command, folder / "out", folder / "err", cwd=engine.parent)
+    try:
+        client = Client(f"unix:{folder}/loud.sock")
+        wait_until(lambda: can_connect(folder / "loud.sock") and client.ask("GET", "/health").status == 200, 30, "it listens")
+        talkative(client)
+    finally:
+        stop_gently(free)
+    told = [path.name for path in folder.iterdir() if path.is_file() and CANARY.encode() in path.read_bytes()]
+    check("loud.log" in told and len(told) > 1, f"without a sandbox the canary is in {told} only: this case would show nothing")
+    with tiny(context, {"engine": {"llama_server": str(engine)}}) as (cloud, proxy, cvm):
+        family = cvm.family()
+        check("--log-disable" in pathlib.Path(f"/proc/{family['llama-server']}/cmdline").read_text(), "its arguments")
+        talkative(cvm.client)
+        statuses = [cvm.client.ask(*request).status for request in provocations(CANARY)]
+        talkative(cvm.client)
+        check_nowhere(cvm, cloud, cvm.config.parent)
+        check_equal([p.name for p in cvm.run_dir.rglob("*") if p.is_file()], [], "files that it has made")
+    return f"{len(statuses) + 4} requests; without the sandbox it was in {', '.join(sorted(told))}"
 
 
 @case("a lying cloud and the demo model, in the middle of a stream: code 6, no further token, the prompt nowhere")
