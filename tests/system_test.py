@@ -24,6 +24,7 @@ import cases_lies  # noqa: E402,F401
 import cases_attested  # noqa: E402,F401
 import cases_fail_closed  # noqa: E402,F401
 import cases_receipts  # noqa: E402,F401
+import cases_strangers  # noqa: E402,F401
 import cases_waiting  # noqa: E402,F401
 import cases_secrecy  # noqa: E402,F401
 import cases_secrecy_attested  # noqa: E402,F401

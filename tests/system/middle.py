@@ -62,15 +62,18 @@ class Middle:
                 plain.close()
 
 
-def knock(path, version, folder):
-    """What a server answers a client of that version with: "TLSv1.3", or the error."""
+def connect(path, version, folder):
+    """A client's TLS connection, with a certificate of his own. OSError (ssl.SSLError is one)."""
     plain = socket.socket(socket.AF_UNIX)
     plain.settimeout(10)
     plain.connect(str(path))
+    return _context(ssl.PROTOCOL_TLS_CLIENT, version, folder).wrap_socket(plain)
+
+
+def knock(path, version, folder):
+    """What a server answers a client of that version with: "TLSv1.3", or the error."""
     try:
-        with _context(ssl.PROTOCOL_TLS_CLIENT, version, folder).wrap_socket(plain) as tls:
+        with connect(path, version, folder) as tls:
             return tls.version()
     except OSError as e:
         return getattr(e, "reason", None) or repr(e)
-    finally:
-        plain.close()
