@@ -1,14 +1,16 @@
 """Controls of the attack laboratory on synthetic data: attacks that must succeed, and rows that must give nothing."""
+import json
+import os
 import sys
 import tempfile
 import unittest
-import json
 from pathlib import Path
 
-import numpy as np
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small products; threads would wait for each other
+import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
-from talaria_attack import candidates, laboratory, modq, recording, statistics  # noqa: E402
+from talaria_attack import candidates, laboratory, modq, recording, statistics, training  # noqa: E402
 
 D, VOCABULARY, ROWS, DELTA = 32, 500, 240, 2**17
 BY_NAME = {a.NAME: a for a in laboratory.find_attacks()}
@@ -35,9 +37,10 @@ class Controls(unittest.TestCase):
         self.tokens = self.rng.integers(0, VOCABULARY, ROWS)
         self.plain = modq.from_signed(self.table[self.tokens].astype(np.int64) * DELTA)
 
-    def hits(self, attack, mask, scheme="test", public=None):
+    def hits(self, attack, mask, scheme="test", public=None, training=None):
         view = recording.CloudView(scheme, (self.plain + mask) % np.uint64(modq.Q), DELTA, public)
-        line = laboratory.run(BY_NAME[attack], view, self.table, self.tokens, [0, ROWS // 2], self.proposals())
+        line = laboratory.run(BY_NAME[attack], view, self.table, self.tokens, [0, ROWS // 2], self.proposals(),
+                              training or (uniform(self.rng, 2000, D), self.rng.integers(0, VOCABULARY, 2000)))
         self.assertTrue(line["applies"])
         return line["hits"], line["rows"]
 
@@ -57,7 +60,7 @@ class Controls(unittest.TestCase):
 
     def test_plain_rows_fall(self):
         none = np.zeros_like(self.plain)
-        for attack in ("exact table", "nearest neighbour", "row differences", "row space", "Gram matrix", "vocabulary matching"):
+        for attack in ("exact table", "nearest neighbour", "row differences", "row space", "Gram matrix", "static basis", "vocabulary matching"):
             with self.subTest(attack):
                 self.assert_all(attack, none)
 
@@ -89,6 +92,24 @@ class Controls(unittest.TestCase):
             with self.subTest(m=m):
                 public = uniform(self.rng, m, D)
                 self.assert_all("row space", modq.matmul(uniform(self.rng, ROWS, m), public), public=public)
+
+    def test_network_learns_what_no_linear_map_does(self):
+        tokens = self.rng.integers(0, VOCABULARY, 20000)
+        length = lambda t: np.abs(self.table[t].astype(np.int64)) * DELTA  # every sign is lost
+        training = length(tokens).astype(np.uint64), tokens
+        mask = modq.sub(length(self.tokens).astype(np.uint64), self.plain)
+        hits, rows = self.hits("learned inverter", mask, training=training)
+        self.assertGreater(hits, 0.8 * rows)
+        hits, rows = self.hits("linear probe", mask)
+        self.assertLess(hits, 0.3 * rows)
+
+    def test_learned_inverter_learns_rows_that_are_made(self):
+        view = recording.CloudView("none", self.plain, DELTA)
+        self.assert_all("learned inverter", np.zeros_like(self.plain), training=training.made(view, self.table, 4000))
+        view = recording.CloudView("published", self.plain, DELTA, uniform(self.rng, 4, D))
+        rows, tokens = training.made(view, self.table, 4000)
+        n = modq.null_vectors(view.public, 1)
+        self.assertTrue(np.array_equal(modq.matmul(rows, n), modq.matmul(modq.from_signed(self.table[tokens].astype(np.int64) * DELTA), n)))
 
     def test_linear_probe_learns_plain_rows(self):
         self.assert_all("linear probe", np.zeros_like(self.plain))

@@ -19,9 +19,8 @@ def guess(view, table, known):
     d = view.rows.shape[1]
     k = min(len(known), d)  # d rows of full rank leave no direction
     masks = modq.sub(view.rows[:k], modq.from_signed(table[known[:k]].astype(np.int64) * view.delta))
-    n = modq.null_vectors(masks, 1)
-    if n.shape[1]:
-        prints = fingerprint.of_table(table, view.delta, n[:, 0])
-        if len(np.unique(prints)) > len(prints) // 2:  # else the direction tells no tokens apart
-            out[:, 0] = fingerprint.lookup(modq.matmul(view.rows, n)[:, 0], prints)
+    free = modq.null_vectors(masks, 8)
+    if free.shape[1]:  # one alone may look at a single column, which tells few tokens apart
+        n = modq.matmul(free, fingerprint.random_direction(free.shape[1])[:, None])
+        out[:, 0] = fingerprint.lookup(modq.matmul(view.rows, n)[:, 0], fingerprint.of_table(table, view.delta, n[:, 0]))
     return out

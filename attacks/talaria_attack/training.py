@@ -1,0 +1,39 @@
+"""The attacker's own prompts, to train on. Without a mask and with the published one the attacker can make such rows itself, as
+many as it wants; those of a lattice mask are recorded (talaria-lab-runner --token-list)."""
+import numpy as np
+
+from . import modq, recording
+
+ROWS = 102_400
+SEED = 20261130
+
+
+def tokens_to_record(vocabulary, count=ROWS):
+    """Every token about equally often, in random order."""
+    rng = np.random.default_rng(SEED)
+    passes = -(-count // vocabulary)
+    return np.concatenate([rng.permutation(vocabulary) for _ in range(passes)])[:count]
+
+
+def recorded(folder, group=0):
+    """(rows, tokens). ValueError."""
+    tokens, _ = recording.load_tokens(folder)
+    rows = recording.load_cloud(folder, group).rows
+    if len(rows) != len(tokens):
+        raise ValueError(f"{folder}: {len(tokens)} tokens for {len(rows)} rows")
+    return rows, tokens
+
+
+def made(view, table, count=ROWS):
+    """(rows, tokens) under `none`, under the published mask of view.public, or uniform rows for the negative control."""
+    rng = np.random.default_rng(SEED + 1)
+    tokens = tokens_to_record(len(table), count)
+    if view.scheme.startswith("uniform"):
+        return rng.integers(0, modq.Q, (count, table.shape[1]), dtype=np.uint64), tokens
+    rows = np.zeros((count, table.shape[1]), np.uint64)
+    for i in range(0, count, 4096):
+        rows[i:i + 4096] = modq.from_signed(table[tokens[i:i + 4096]].astype(np.int64) * view.delta)
+        if view.public is not None:
+            secret = rng.integers(0, modq.Q, (len(rows[i:i + 4096]), len(view.public)), dtype=np.uint64)
+            rows[i:i + 4096] = (rows[i:i + 4096] + modq.matmul(secret, view.public)) % np.uint64(modq.Q)
+    return rows, tokens
