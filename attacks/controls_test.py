@@ -11,6 +11,7 @@ import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 from talaria_attack import candidates, laboratory, modq, recording, statistics, training  # noqa: E402
+from talaria_attack.inverter import Inverter  # noqa: E402
 
 D, VOCABULARY, ROWS, DELTA = 32, 500, 240, 2**17
 BY_NAME = {a.NAME: a for a in laboratory.find_attacks()}
@@ -37,10 +38,13 @@ class Controls(unittest.TestCase):
         self.tokens = self.rng.integers(0, VOCABULARY, ROWS)
         self.plain = modq.from_signed(self.table[self.tokens].astype(np.int64) * DELTA)
 
-    def hits(self, attack, mask, scheme="test", public=None, training=None):
+    def learn(self, rows, tokens):
+        return Inverter.train(rows, self.table[tokens].astype(np.float32))
+
+    def hits(self, attack, mask, scheme="test", public=None, inverter=None):
         view = recording.CloudView(scheme, (self.plain + mask) % np.uint64(modq.Q), DELTA, public)
         line = laboratory.run(BY_NAME[attack], view, self.table, self.tokens, [0, ROWS // 2], self.proposals(),
-                              training or (uniform(self.rng, 2000, D), self.rng.integers(0, VOCABULARY, 2000)))
+                              inverter)
         self.assertTrue(line["applies"])
         return line["hits"], line["rows"]
 
@@ -96,16 +100,16 @@ class Controls(unittest.TestCase):
     def test_network_learns_what_no_linear_map_does(self):
         tokens = self.rng.integers(0, VOCABULARY, 20000)
         length = lambda t: np.abs(self.table[t].astype(np.int64)) * DELTA  # every sign is lost
-        training = length(tokens).astype(np.uint64), tokens
+        inverter = self.learn(length(tokens).astype(np.uint64), tokens)
         mask = modq.sub(length(self.tokens).astype(np.uint64), self.plain)
-        hits, rows = self.hits("learned inverter", mask, training=training)
+        hits, rows = self.hits("learned inverter", mask, inverter=inverter)
         self.assertGreater(hits, 0.8 * rows)
         hits, rows = self.hits("linear probe", mask)
         self.assertLess(hits, 0.3 * rows)
 
     def test_learned_inverter_learns_rows_that_are_made(self):
         view = recording.CloudView("none", self.plain, DELTA)
-        self.assert_all("learned inverter", np.zeros_like(self.plain), training=training.made(view, self.table, 4000))
+        self.assert_all("learned inverter", np.zeros_like(self.plain), inverter=self.learn(*training.made(view, self.table, 4000)))
         view = recording.CloudView("published", self.plain, DELTA, uniform(self.rng, 4, D))
         rows, tokens = training.made(view, self.table, 4000)
         n = modq.null_vectors(view.public, 1)
@@ -154,7 +158,8 @@ class Controls(unittest.TestCase):
         for attack in BY_NAME:
             if not attack.startswith("null"):
                 with self.subTest(attack):
-                    self.assert_chance(attack, uniform(self.rng, ROWS, D))
+                    learned = self.learn(uniform(self.rng, 2000, D), self.rng.integers(0, VOCABULARY, 2000)) if attack == "learned inverter" else None
+                    self.assert_chance(attack, uniform(self.rng, ROWS, D), inverter=learned)
 
     def test_null_space_needs_a_public_matrix(self):
         view = recording.CloudView("lattice", self.plain, DELTA)
@@ -163,6 +168,24 @@ class Controls(unittest.TestCase):
     def test_full_rank_has_no_null_space(self):
         public = uniform(self.rng, D, D)
         self.assertEqual(self.hits("null space", modq.matmul(uniform(self.rng, ROWS, D), public), public=public)[0], 0)
+
+
+class Inverters(unittest.TestCase):
+    def test_is_trained_once_and_kept(self):
+        rng = np.random.default_rng(6)
+        table = rng.integers(-3000, 3000, (50, 4)).astype(np.int32)
+        rows = modq.from_signed(table.astype(np.int64) * DELTA)
+        calls = []
+
+        def own_prompts():
+            calls.append(1)
+            return rows, np.arange(50)
+
+        with tempfile.TemporaryDirectory() as folder:
+            first, second = (training.inverter(Path(folder) / "i.npz", own_prompts, table).invert(rows) for _ in range(2))
+        self.assertEqual(len(calls), 1)
+        self.assertTrue(np.array_equal(first, second))
+        self.assertLess(np.abs(first - table).max(), 30)
 
 
 class Arithmetic(unittest.TestCase):

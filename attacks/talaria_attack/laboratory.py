@@ -16,9 +16,9 @@ def find_attacks():
     return [importlib.import_module(f"{attacks.__name__}.{m.name}") for m in pkgutil.iter_modules(attacks.__path__)]
 
 
-def run(attack, view, table, tokens, starts, candidates=None, training=None):
-    """One line of the table, without its interval. For attacks that need them: candidates of these rows' positions; training, rows
-    and tokens of the attacker's own prompts under the same scheme."""
+def run(attack, view, table, tokens, starts, candidates=None, inverter=None):
+    """One line of the table, without its interval. For attacks that need them: candidates of these rows' positions, an inverter
+    trained on the attacker's own prompts under the same scheme."""
     started = time.monotonic()
     first = 0
     if getattr(attack, "NEEDS_KNOWN_HALF", False):
@@ -26,8 +26,8 @@ def run(attack, view, table, tokens, starts, candidates=None, training=None):
         guesses = attack.guess(view, table, tokens[:first])
     elif getattr(attack, "NEEDS_CANDIDATES", False):
         guesses = attack.guess(view, candidates) if candidates is not None else None
-    elif getattr(attack, "NEEDS_TRAINING", False):
-        guesses = attack.guess(view, table, training) if training is not None else None
+    elif getattr(attack, "NEEDS_INVERTER", False):
+        guesses = attack.guess(view, table, inverter) if inverter is not None else None
     else:
         guesses = attack.guess(view, table)
     line = {"scheme": view.scheme, "attack": attack.NAME, "adaptive": attack.ADAPTIVE, "applies": guesses is not None,

@@ -1,8 +1,13 @@
 """The attacker's own prompts, to train on. Without a mask and with the published one the attacker can make such rows itself, as
 many as it wants; those of a lattice mask are recorded (talaria-lab-runner --token-list)."""
+import fcntl
+import os
+from pathlib import Path
+
 import numpy as np
 
 from . import modq, recording
+from .inverter import Inverter
 
 ROWS = 102_400
 SEED = 20261130
@@ -37,3 +42,17 @@ def made(view, table, count=ROWS):
             secret = rng.integers(0, modq.Q, (len(rows[i:i + 4096]), len(view.public)), dtype=np.uint64)
             rows[i:i + 4096] = (rows[i:i + 4096] + modq.matmul(secret, view.public)) % np.uint64(modq.Q)
     return rows, tokens
+
+
+def inverter(path, rows_and_tokens, table):
+    """The inverter that is kept at `path` (.npz), or one trained on what rows_and_tokens() returns, and kept. Processes that want
+    the same one wait for the first."""
+    path = Path(path)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            rows, tokens = rows_and_tokens()
+            part = path.with_suffix(".part.npz")
+            Inverter.train(rows, table[tokens].astype(np.float32)).save(part)
+            os.replace(part, path)
+    return Inverter.load(path)
