@@ -10,7 +10,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small products; threads wo
 import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
-from talaria_attack import candidates, laboratory, modq, recording, statistics, training  # noqa: E402
+from talaria_attack import candidates, laboratory, leaks, modq, recording, statistics, training  # noqa: E402
 from talaria_attack.inverter import Inverter  # noqa: E402
 
 D, VOCABULARY, ROWS, DELTA = 32, 500, 240, 2**17
@@ -168,6 +168,36 @@ class Controls(unittest.TestCase):
     def test_full_rank_has_no_null_space(self):
         public = uniform(self.rng, D, D)
         self.assertEqual(self.hits("null space", modq.matmul(uniform(self.rng, ROWS, D), public), public=public)[0], 0)
+
+
+class Leaks(unittest.TestCase):
+    def test_lengths_of_prompts_and_answers_show(self):
+        prompts = (5, 3), (128, 2), (300, 1), (129, 0), (2, 0), (7, 4)
+        with tempfile.TemporaryDirectory() as folder:
+            calls, evaluations, now = [], [], 0
+            for prompt, answer in prompts:
+                pieces = [128] * (prompt // 128) + ([prompt % 128] if prompt % 128 else [])
+                for rows in pieces + [1] * answer:
+                    now += 1000
+                    calls += [{"call": len(calls), "group": g, "rows": rows, "time_us": now} for g in (0, 4)]
+                evaluations.append({"tokens": [0] * prompt, "positions": list(range(prompt))})
+                evaluations += [{"tokens": [0], "positions": [prompt + i]} for i in range(answer)]
+            for name, lines in (("cloud/calls", calls), ("truth/evaluations", evaluations)):
+                path = Path(folder) / f"{name}.jsonl"
+                path.parent.mkdir()
+                path.write_text("".join(json.dumps(x) + "\n" for x in lines))
+            got = leaks.conversations(folder)
+            # After a full call of a prompt, the next one is the prompt's rest: an answer's first token is taken for it.
+            self.assertEqual([(x["prompt_rows"], x["answer_rows"]) for x in got], [(5, 3), (129, 1), (300, 1), (129, 0), (2, 0), (7, 4)])
+            self.assertEqual(got[0]["seconds_per_answer_row"], 0.001)
+            self.assertEqual(leaks.check(folder), (5, 6))
+
+    def test_what_rows_say_by_themselves(self):
+        rng = np.random.default_rng(8)
+        rows = uniform(rng, 40, 16)
+        view = lambda r: recording.CloudView("test", r, DELTA)
+        self.assertEqual(leaks.of_rows(view(rows)), {"rows": 40, "distinct": 40, "rank": 16, "full_rank": 16})
+        self.assertEqual(leaks.of_rows(view(rows[:5].repeat(8, 0))), {"rows": 40, "distinct": 5, "rank": 2, "full_rank": 16})
 
 
 class Inverters(unittest.TestCase):
