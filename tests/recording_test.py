@@ -21,6 +21,7 @@ Q = 2**48 - 16383
 TOKENS, CONTEXT = 300, 300  # more than one batch of masks in one evaluation
 SCHEMES = ["none", "published", "lattice", "lattice-no-error", "lattice-reused"]
 GROUP, HEAD_GROUP = 0, 8  # what is kept: the first layer's attention and the output head
+DEEPER_GROUP = 4  # and of candidates: the second layer's attention
 WIDTH = tiny_model.EMBEDDING
 M = WIDTH // 4
 
@@ -46,9 +47,9 @@ class Laboratory:
         return [self.bin / "talaria-cvm-lab", "run", "--cloud", f"unix:{socket}", "--scheme", scheme, "--m", "1/4", "--pool-batches", "1",
                 "--record", self.folder / name, "--groups", groups, "--", "talaria-lab-runner", *runner]
 
-    def record(self, name, scheme, runner):
+    def record(self, name, scheme, runner, kept=(GROUP, HEAD_GROUP)):
         """The folder, and what the CVM's side said on standard error."""
-        socket, groups = self.folder / f"{name}.sock", f"{GROUP},{HEAD_GROUP}"
+        socket, groups = self.folder / f"{name}.sock", ",".join(map(str, kept))
         with open(self.folder / f"{name}.cloud.log", "wb") as log:
             cloud = subprocess.Popen(self.cloud_command(name, scheme, groups, socket), stdin=subprocess.DEVNULL, stderr=log)
         try:
@@ -62,7 +63,7 @@ class Laboratory:
             cloud.terminate()
             code = cloud.wait(30)
         check(code == 0, f"{scheme}: talaria-cloud-lab: {code}")
-        return Recording(self.folder / name, scheme), run.stderr
+        return Recording(self.folder / name, scheme, kept), run.stderr
 
     def refused(self, command, message):
         run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
@@ -70,13 +71,13 @@ class Laboratory:
 
 
 class Recording:
-    def __init__(self, folder, scheme):
+    def __init__(self, folder, scheme, kept):
         self.folder = folder
         self.description = json.loads((folder / "cloud/recording.json").read_text())
         self.calls = [json.loads(line) for line in (folder / "cloud/calls.jsonl").read_text().splitlines()]
         self.evaluations = [json.loads(line) for line in (folder / "truth/evaluations.jsonl").read_text().splitlines()]
         check(self.description["scheme"] == scheme and self.description["q"] == Q, f"{scheme}: recording.json")
-        check([g["index"] for g in self.description["groups"]] == [GROUP, HEAD_GROUP], f"{scheme}: groups")
+        check([g["index"] for g in self.description["groups"]] == list(kept), f"{scheme}: groups")
         self.delta = {g["index"]: 2 ** g["delta_bits"] for g in self.description["groups"]}
 
     def residues(self, group):
@@ -162,6 +163,38 @@ def remainder(pivots, row):
     return row
 
 
+def check_candidates(laboratory):
+    """A proposal that was made has the state that it had when it was there, whether in a prompt or in an answer."""
+    kept = (GROUP, DEEPER_GROUP)
+    there, _ = laboratory.record("there", "none", ["--prompt", "To be found again.", "--generate", "3"], kept)
+    along = laboratory.folder / "there/truth/evaluations.jsonl"
+    tried, _ = laboratory.record("tried", "none", ["--candidates", along, "--tokens", "9"], kept)
+    tokens = [t for e in there.evaluations for t in e["tokens"]]
+    told = [e for e in tried.evaluations if e["sequences"][0] == 0]  # the first is what begins a document
+    check([e["tokens"] for e in told[1:]] == [[t] for t in tokens[:9]] and told[0]["positions"][0] == 0, "what the attacker is told")
+    states, wanted = tried.residues(DEEPER_GROUP), there.residues(DEEPER_GROUP)
+    row, position, found = 0, -1, 0
+    proposals = {}
+    for e in tried.evaluations:
+        if e["sequences"][0] == 0:
+            if position >= 0:
+                check(e["positions"] == [position], "positions of what is told")
+                check(states[row] == wanted[position], "the state of a token that was told")
+                if tokens[position] in proposals:
+                    found += 1
+                    check(states[proposals[tokens[position]]] == wanted[position], "the state of a proposal that was right")
+                    check(sum(states[r] == wanted[position] for r in proposals.values()) == 1, "a wrong proposal has the same state")
+            position, proposals = position + 1, {}
+        else:
+            check(len(e["tokens"]) <= 63 and e["sequences"] == list(range(1, len(e["tokens"]) + 1)), "a batch of proposals")
+            proposals |= {t: row + i for i, t in enumerate(e["tokens"])}
+        row += len(e["tokens"])
+    check(row == len(states) and position == 9 and found >= 3, f"{found} of {position} tokens were among the proposals")
+    run = subprocess.run([laboratory.bin / "talaria-lab-runner", "--model", laboratory.folder / "tiny.gguf", "--candidates", laboratory.folder / "tokens.txt"],
+                         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    check(run.returncode == 2 and "not a recording's evaluations" in run.stderr, f"candidates along anything: {run.returncode}: {run.stderr[-500:]}")
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="talaria-recording-") as name:
         folder = pathlib.Path(name)
@@ -221,6 +254,8 @@ def main():
         check(single.evaluations[0]["positions"] == [0, 0] and single.evaluations[0]["sequences"] == [0, 1], "positions of single tokens")
         rows = single.residues(GROUP)
         check(rows[0] == rows[2] and rows[1] == rows[4] and rows[0] != rows[1], "layer 0 is not a function of the token")
+
+        check_candidates(laboratory)
 
         socket = folder / "refused.sock"
         laboratory.refused(laboratory.cloud_command("none", "none", "0", socket), "is not empty: a recording needs a folder of its own")
