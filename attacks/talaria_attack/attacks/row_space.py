@@ -3,7 +3,7 @@ M_pub, if the scheme has one). Mixing rows hides which is which, and not what th
 for the token of a row of the block if its combination has that row alone.
 
 Needs: the weights; rows that span less than everything: b rows of a block and m of M_pub, m + b < d.
-Cost: for every block one elimination of [b][d - m], and one fingerprint of the vocabulary. Adapts to the mask.
+Cost: for every block two eliminations of about [b][b], and one fingerprint of the vocabulary. Adapts to the mask.
 Source: arXiv 2505.18332 attacks permuted and mixed states; this is the linear form, mod q.
 """
 import numpy as np
@@ -19,7 +19,7 @@ def guess(view, table):
     out = np.full((len(view.rows), 1), -1)
     d = view.rows.shape[1]
     public = view.public if view.public is not None else np.zeros((0, d), np.uint64)
-    free = modq.null_vectors(public, d)  # [d][d - m]
+    free = modq.null_vectors(public, BLOCK + 8)  # [d][d - m], as many as a block needs and eight to tell chance
     block = min(BLOCK, free.shape[1] - 1)
     if block < 1:
         return out  # one direction is left, and one row spans it
