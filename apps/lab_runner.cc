@@ -30,7 +30,7 @@ constexpr size_t kProposals = 252, kProposalsPerBatch = 63;
 struct Arguments {
   std::string model, evaluations, prompt, prompts, tokens, candidates;
   std::vector<std::string> texts;
-  bool vocabulary = false;
+  bool vocabulary = false, first_layer = false;
   uint32_t context = 512, limit = 0, generate = 0, answers = 0, sequences = 64;
   uint32_t window = 512;  // tokens that a prompt and its answer may have
   int threads = 1;  // a second one spins at barriers around each of 121 products, and costs more
@@ -237,6 +237,7 @@ Status Start(Arguments& args) {
   }
   options.micro_batch = options.context;
   options.threads = args.threads;
+  options.first_layer = args.first_layer;
   TALARIA_ASSIGN_OR_RETURN(const std::unique_ptr<ModelRunner> runner, ModelRunner::Create(options));
   lab::File evaluations;
   if (!args.evaluations.empty()) {
@@ -288,6 +289,13 @@ int Main(int argc, char** argv) {
   for (CLI::Option* single : {list, vocabulary, candidates})
     single->excludes(text)->excludes(prompts)->excludes(prompt);
   list->excludes(vocabulary);
+  program
+      .add_flag("--first-layer", args.first_layer,
+                "End each evaluation at the first layer's attention: of --groups only the first "
+                "is complete, in a thirtieth of the time")
+      ->excludes(prompts)
+      ->excludes(prompt)
+      ->excludes(candidates);
   candidates->excludes(list)->excludes(vocabulary);
   program
       .add_option("--tokens", args.limit, "At most N tokens of each text or of the list; 0: all")

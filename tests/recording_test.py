@@ -255,6 +255,9 @@ def main():
         rows = single.residues(GROUP)
         check(rows[0] == rows[2] and rows[1] == rows[4] and rows[0] != rows[1], "layer 0 is not a function of the token")
 
+        only, _ = laboratory.record("first-layer", "none", ["--token-list", listed, "--sequences", "2", "--first-layer"], (GROUP, DEEPER_GROUP))
+        check(only.residues(GROUP) == rows and only.evaluations == single.evaluations, "rows of the first layer alone")
+        check(all(call["group"] == GROUP for call in only.calls), "more than the first layer was evaluated")
         check_candidates(laboratory)
 
         socket = folder / "refused.sock"

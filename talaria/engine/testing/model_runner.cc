@@ -5,6 +5,7 @@
 #include <llama.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -84,6 +85,8 @@ class Runner final : public ModelRunner {
       return static_cast<Runner*>(self)->OnNode(t, ask);
     };
     params.cb_eval_user_data = this;
+    params.abort_callback = [](void* self) { return static_cast<Runner*>(self)->stop_.load(); };
+    params.abort_callback_data = this;
     context_.reset(llama_init_from_model(model_.get(), params));
     if (!context_) return Status(Code::kUnsupported, "llama.cpp makes no context");
     return OkStatus();
@@ -189,6 +192,8 @@ class Runner final : public ModelRunner {
   }
 
   bool OnNode(ggml_tensor* t, bool ask) {
+    // Asked about a node before it is computed; what comes before it in other back ends is done.
+    if (ask && options_.first_layer && t->op == GGML_OP_FLASH_ATTN_EXT) stop_ = true;
     const bool wanted = callback_ && t->op == GGML_OP_MUL_MAT && t->src[1]->type == GGML_TYPE_F32 &&
                         (t->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
     if (ask || !wanted) return ask ? wanted : true;
@@ -225,8 +230,11 @@ class Runner final : public ModelRunner {
     for (int32_t i = 0; i < batch.n_tokens; ++i) {
       if (batch.logits[i] != 0) wanted.push_back(i);
     }
+    stop_ = false;
     const int result = llama_decode(context_.get(), batch);
     llama_batch_free(batch);
+    constexpr int kAborted = 2;
+    if (result == kAborted && stop_) return Output{};
     if (result != 0) return Status(Code::kUnavailable, "llama_decode: " + std::to_string(result));
     Output out;
     for (const int32_t i : wanted) {
@@ -245,7 +253,8 @@ class Runner final : public ModelRunner {
   std::unique_ptr<llama_context, ContextDeleter> context_;
   ProductCallback callback_;
   int32_t position_ = 0;
-  mutable std::mutex mutex_;  // what follows
+  std::atomic<bool> stop_{false};  // read by llama.cpp's threads
+  mutable std::mutex mutex_;       // what follows
   ChannelServer::Handler handler_;
   std::vector<ChildEvent> events_;
 };

@@ -39,6 +39,9 @@ struct ModelRunnerOptions {
   uint32_t sequences = 1;  // that RunSequences may be given
   int threads = 1;
   bool flash_attention = true;
+  // Ends each evaluation at the first layer's attention, successfully and without logits: its
+  // inputs are all that is wanted. Needs flash attention.
+  bool first_layer = false;
 };
 
 class ModelRunner {
