@@ -60,6 +60,8 @@ def parser():
     r.add_argument("--tokens", type=int, metavar="N", help="of each text at layer 0, in place of 2048 (--quick: 500)")
     r.add_argument("--deep-tokens", type=int, metavar="N", help="of each text at deeper layers, in place of 200 (--quick: 50); 252 evaluations each")
     r.add_argument("--attack", metavar="NAME", action="append", default=[], help="only this attack; may be given again")
+    r.add_argument("--scheme", metavar="NAME", action="append", default=[], help="only this scheme, beside none; likewise")
+    r.add_argument("--text", metavar="NAME", action="append", default=[], help="attack only this text; likewise")
     r.add_argument("--record-only", action="store_true", help="stop when the recordings are there")
     r.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N", help="recordings, and attacks, at once (default: %(default)s)")
     r.set_defaults(do=reproduce)

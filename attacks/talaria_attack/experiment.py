@@ -49,11 +49,12 @@ class Plan:
     # Of a prompt. At most 63: from 64 query rows on llama.cpp's attention sums in tiles, in another order than for a decode
     # step, and rows of deeper layers are compared bit for bit.
     context: int = 50
+    training_rows: int = 102_400  # of the attacker's own prompts, for learned inverters at layer 0
     answers: int = 6         # prompts that are answered
     answer_tokens: int = 48  # of an answer at most
 
     def quick(self):
-        return replace(self, tokens=500, deep_tokens=50, answers=1)
+        return replace(self, tokens=500, deep_tokens=50, training_rows=2000, answers=1)
 
     def runner(self):
         """What talaria-lab-runner evaluates, in the order of texts()."""

@@ -1,5 +1,6 @@
 """Tables and plots from a run's JSON, never by hand."""
 import json
+import os
 from pathlib import Path
 
 from .laboratory import CONTROL
@@ -15,7 +16,7 @@ def load(path):
 
 
 def write_json(result, path):
-    part = Path(f"{path}.part")
+    part = Path(f"{path}.{os.getpid()}.part")
     part.write_text(json.dumps(result, indent=1) + "\n")
     part.rename(path)
 
@@ -67,6 +68,11 @@ def summary(result):
             out += ["", f"Layer {layer}, {text['name']} ({rows} rows; chance {percent(lines[0]['chance'])}):", "",
                     "| scheme | " + " | ".join(attacks) + " |", "|---|" + "---|" * len(attacks)]
             out += [f"| {s} | " + " | ".join(_cell(cells.get((s, a))) for a in attacks) + " |" for s in schemes]
+    out += ["", "Without any attack on tokens, of all rows that were recorded at layer 0:", "",
+            "| scheme | prompts whose length, and their answers', is right from row counts | distinct among the first rows | rank mod q |", "|---|---|---|---|"]
+    for x in result["leaks"]:
+        rows = x["of_rows"]
+        out.append(f"| {x['scheme']} | {x['lengths_right']} of {x['prompts']} | {rows['distinct']} of {rows['rows']} | {rows['rank']} of {rows['full_rank']} |")
     return "\n".join(out + ["", _statistics(result)])
 
 

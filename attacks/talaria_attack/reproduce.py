@@ -1,5 +1,7 @@
 """The whole experiment: recordings of every scheme over the real protocol, every attack on each, tables and plots."""
+import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -11,8 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import candidates, experiment, facts, laboratory, recorder, recording, report, weights
+from . import candidates, experiment, facts, laboratory, leaks, recorder, recording, report, training, weights
 from .progress import Progress
+
+
+TRAINING = "training-lattice"
 
 
 def reproduce(options):
@@ -20,9 +25,11 @@ def reproduce(options):
     plan = experiment.Plan().quick() if options.quick else experiment.Plan()
     plan = replace(plan, tokens=options.tokens or plan.tokens, deep_tokens=options.deep_tokens or plan.deep_tokens)
     attacks = [a.NAME for a in laboratory.find_attacks()]
-    unknown = [a for a in options.attack if a not in attacks]
-    if unknown:
-        raise ValueError(f"there is no attack {unknown[0]!r}; there are: {', '.join(attacks)}")
+    check_names("attack", options.attack, attacks)
+    check_names("scheme", options.scheme, [s.name for s in plan.schemes])
+    check_names("text", options.text, [t.name for t in plan.texts()])
+    if options.scheme:
+        plan = replace(plan, schemes=tuple(s for s in plan.schemes if s.name in options.scheme or s.name == "none"))
     work = Path(options.work)
     work.mkdir(parents=True, exist_ok=True)
     recorder.check_programs(options.programs)
@@ -34,6 +41,7 @@ def reproduce(options):
     recorder.check_store(store)
     layers = experiment.layers_of(store)
 
+    (work / "lines").mkdir(exist_ok=True)
     table = work / "table.npy"
     with tempfile.NamedTemporaryFile(dir=work, suffix=".npy", delete=False) as new:
         np.save(new, weights.table(store))
@@ -45,6 +53,7 @@ def reproduce(options):
     result = {"version": 2, "made": made(options, plan, store, time.monotonic() - started), "lines": sort(lines, plan)}
     result |= laboratory.judge(result["lines"])
     result["facts"] = facts.of(result["lines"])
+    result["leaks"] = leaks_of(plan, work, layers[0])
     report.write_json(result, work / "result.json")
     for fact in result["facts"]:
         print(("holds          " if fact["holds"] else "DOES NOT HOLD  ") + fact["fact"])
@@ -54,18 +63,26 @@ def reproduce(options):
     return 0 if all(f["holds"] for f in result["facts"]) else 1
 
 
+def check_names(what, wanted, there_are):
+    unknown = [name for name in wanted if name not in there_are]
+    if unknown:
+        raise ValueError(f"there is no {what} {unknown[0]!r}; there are: {', '.join(there_are)}")
+
+
 def run_all(options, plan, make, layers, table):
     """Records, and attacks what is recorded as soon as it is. The lines, in no order."""
-    texts = range(len(plan.texts()))
-    jobs = [] if options.record_only else [(s, t, layer) for s in (*plan.schemes, None) for t in texts for layer in layers]
-    progress = Progress(len(plan.schemes) + len(texts) + len(jobs))
+    texts = [i for i, text in enumerate(plan.texts()) if not options.text or text.name in options.text]
+    jobs = [] if options.record_only else [(s, t, layer) for layer in layers for t in texts for s in (*plan.schemes, None)]
+    learns = any(s.name == "lattice" for s in plan.schemes) and any(getattr(a, "NEEDS_INVERTER", False) for a in wanted_attacks(options.attack, 0))
+    progress = Progress(len(plan.schemes) + len(texts) + learns + len(jobs))
     done, tasks = set(), []  # done: names of recordings
     groups, deeper = list(layers.values()), [layers[layer] for layer in layers if layer > 0]
-    with ProcessPoolExecutor(options.jobs) as attackers, ThreadPoolExecutor(recorder.jobs_that_fit(options.jobs)) as recorders:
+    # Spawned, not forked: a forked process would keep open what another thread is just starting a program with.
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as attackers, ThreadPoolExecutor(recorder.jobs_that_fit(options.jobs)) as recorders:
         def finished(name):
             progress.say(f"recorded {name}")
             done.add(name)
-            for job in [j for j in jobs if needs(plan, *j) <= done]:
+            for job in [j for j in jobs if needs(plan, learns, *j) <= done]:
                 jobs.remove(job)
                 scheme, text, layer = job
                 task = attackers.submit(attack_one, plan, make.work, table, scheme, text, layer, layers[layer], tuple(options.attack))
@@ -76,6 +93,8 @@ def run_all(options, plan, make, layers, table):
         plain = next(s for s in plan.schemes if s.scheme == "none")
         make.record(plain.name, plain.scheme, plain.m, groups, plan.runner())
         recordings = {recorders.submit(make.record, s.name, s.scheme, s.m, groups, plan.runner()): s.name for s in plan.schemes if s is not plain}
+        if learns:
+            recordings[recorders.submit(make_training, plan, make, table, layers[0])] = TRAINING
         recordings |= {recorders.submit(make_candidates, plan, make, make.work / plain.name, t, deeper): candidates_name(t) for t in texts}
         finished(plain.name)
         try:
@@ -89,9 +108,10 @@ def run_all(options, plan, make, layers, table):
         return [line for task in tasks for line in task.result()]
 
 
-def needs(plan, scheme, text, layer):
+def needs(plan, learns, scheme, text, layer):
     """Names of the recordings that a job needs."""
-    return {stand_in(plan, scheme).name} | ({candidates_name(text)} if layer > 0 else set())
+    lattice_learned = learns and layer == 0 and scheme is not None and scheme.name == "lattice"
+    return {stand_in(plan, scheme).name} | ({candidates_name(text)} if layer > 0 else {TRAINING} if lattice_learned else set())
 
 
 def stand_in(plan, scheme):
@@ -120,6 +140,24 @@ def make_candidates(plan, make, plain, text, groups):
     make.record(candidates_name(text), "none", "", groups, ["--candidates", str(along), "--context", str(longest)], keep_arrays)
 
 
+def make_training(plan, make, table, group):
+    """Rows of the attacker's own prompts under the lattice mask; those of the other schemes the attacker makes itself."""
+    tokens = training.tokens_to_record(len(np.load(table, mmap_mode="r")), plan.training_rows)
+    listed = make.work / f"{TRAINING}.tokens"
+    listed.write_text(" ".join(map(str, tokens)) + "\n")
+    make.record(TRAINING, "lattice", "", [group], ["--token-list", str(listed)], lambda folder: (folder / f"truth/group-{group}.f32").unlink())
+
+
+def inverter_of(plan, work, scheme, view, table):
+    """Trained once a scheme. None for schemes that are positive controls of other attacks."""
+    if scheme is not None and scheme.scheme not in ("none", "published", "lattice"):
+        return None
+
+    def own_prompts():
+        return training.recorded(work / TRAINING) if scheme and scheme.scheme == "lattice" else training.made(view, table, plan.training_rows)
+    return training.inverter(work / f"inverter-{scheme.name if scheme else 'uniform'}-{plan.training_rows}.npz", own_prompts, table)
+
+
 def part_of(folder, text, limit):
     """(rows, tokens, first row of each prompt) of a text: whole prompts, until there are `limit` tokens."""
     rows, tokens, starts = [], [], []
@@ -142,9 +180,42 @@ def attack_one(plan, work, table, scheme, text, layer, group, only):
     tokens = np.array(tokens)
     proposed = candidates.load(work / candidates_name(text) / f"group-{group}.npz") if layer > 0 else None
     table = np.load(table, mmap_mode="r")
+    inverter = None
     shared = {"text": plan.texts()[text].name, "layer": layer, "chance": float(np.bincount(tokens).max() / len(tokens))}
-    return [shared | laboratory.run(a, view, table, tokens, starts, proposed) for a in laboratory.find_attacks()
-            if (not only or a.NAME in only) and (layer == 0 or getattr(a, "DEEPER", False))]
+    lines = []
+    for a in wanted_attacks(only, layer):
+        kept = work / "lines" / f"{attempt(a, work, plan, scheme, text, layer)}.json"
+        if not kept.exists():
+            if inverter is None and getattr(a, "NEEDS_INVERTER", False) and layer == 0:
+                inverter = inverter_of(plan, work, scheme, view, table)
+            report.write_json(shared | laboratory.run(a, view, table, tokens, starts, proposed, inverter), kept)
+        lines.append(json.loads(kept.read_text()))
+    return lines
+
+
+def wanted_attacks(only, layer):
+    return [a for a in laboratory.find_attacks() if (not only or a.NAME in only) and (layer == 0 or getattr(a, "DEEPER", False))]
+
+
+def attempt(attack, work, plan, scheme, text, layer):
+    """Digest of what a line depends on, so that only what changed is run again: the attack, what it stands on, and the recordings."""
+    here = Path(__file__).parent
+    files = [Path(attack.__file__), *(here / f"{m}.py" for m in ("candidates", "fingerprint", "inverter", "laboratory", "modq", "training", "weights")),
+             *(work / name / "made.json" for name in sorted(needs(plan, getattr(attack, "NEEDS_INVERTER", False), scheme, text, layer)))]
+    digest = hashlib.sha256(repr((plan.tokens, plan.deep_tokens, plan.training_rows, scheme, text, layer)).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def leaks_of(plan, work, group):
+    """What row counts, repetitions and ranks say, of every scheme; without the lengths one by one."""
+    out = []
+    for scheme in plan.schemes:
+        found = leaks.report(work / scheme.name, group)
+        del found["conversations"]
+        out.append(found)
+    return out
 
 
 def sort(lines, plan):
@@ -154,7 +225,7 @@ def sort(lines, plan):
 
 def needed_bytes(plan, provision):
     rows, candidate_rows = 5 * plan.tokens, 5 * plan.deep_tokens * 253
-    return (len(plan.schemes) * rows * 4 + candidate_rows * 3) * 576 * 10 + 2e8 + (2.9e9 if provision else 0)
+    return (len(plan.schemes) * rows * 4 + candidate_rows * 3 + plan.training_rows) * 576 * 10 + 2e8 + (2.9e9 if provision else 0)
 
 
 def made(options, plan, store, seconds):
