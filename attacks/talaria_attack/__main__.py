@@ -46,13 +46,13 @@ def parser():
         help="record every scheme on a real model, run every attack on each, and say which facts hold",
         description="Provisions the demo's model (or takes --store), records every scheme with talaria-cloud-lab and talaria-cvm-lab over the\n"
                     "real protocol, and runs every attack on every text and layer, and on uniform rows. A recording that is in --work\n"
-                    "already is used again; an interrupted run goes on where it was. Needs 5 GB of memory a job, and the disk below.",
+                    "already is used again; an interrupted run goes on where it was. Needs 4.5 GB of memory a job, and the disk below.",
         epilog="Examples:\n"
                "  attacks/talaria-attack reproduce --work /tmp/attack --quick      # 500 tokens of a text, 50 at deeper layers\n"
                "  attacks/talaria-attack reproduce --work /tmp/attack              # everything\n"
                "  attacks/talaria-attack report /tmp/attack/result.json --document doc/attacks.md \\\n"
                "    --details doc/attacks/results.md --plots doc/attacks")
-    r.add_argument("--work", required=True, metavar="DIR", help="recordings and result.json; about 1.7 GB, and 2.8 GB of store without --store")
+    r.add_argument("--work", required=True, metavar="DIR", help="recordings and result.json; up to 7 GB (--quick: 1.6), and 2.9 GB of store without --store")
     r.add_argument("--quick", action="store_true", help="500 tokens of a text at layer 0, 50 at deeper layers, one decoded answer")
     r.add_argument("--store", metavar="DIR", help="a provisioned store (read only); default: DIR/store, made from --model")
     r.add_argument("--model", metavar="GGUF", default=CACHE / "models/SmolLM2-135M-Instruct.Q4_1.gguf", help="default: the demo's (scripts/setup)")

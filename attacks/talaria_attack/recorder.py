@@ -55,7 +55,11 @@ class Recorder:
                 raise ValueError(f"talaria-cvm-lab ended with {code}: {_last_line(logs[1])} (all of it: {logs[1]})")
         finally:
             cloud.terminate()
-            ended = cloud.wait(60)
+            try:
+                ended = cloud.wait(60)
+            except subprocess.TimeoutExpired:
+                cloud.kill()
+                ended = cloud.wait()
         if ended != 0:
             raise ValueError(f"talaria-cloud-lab ended with {ended}: {_last_line(logs[0])}")
         (self.work / f"{folder.name}.stats.json").rename(folder / "stats.json")

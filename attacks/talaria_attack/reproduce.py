@@ -33,7 +33,7 @@ def reproduce(options):
     work = Path(options.work)
     work.mkdir(parents=True, exist_ok=True)
     recorder.check_programs(options.programs)
-    recorder.check_disk(work, needed_bytes(plan, provision=not options.store))
+    recorder.check_disk(work, needed_bytes(plan, work, provision=not options.store))
     store = Path(options.store or work / "store")
     if not options.store and not (store / "manifest.json").exists():
         print("talaria-attack: provisioning the model, once", flush=True)
@@ -223,9 +223,13 @@ def sort(lines, plan):
     return sorted(lines, key=lambda x: (texts.index(x["text"]), x["layer"], x["scheme"] == laboratory.CONTROL, x["scheme"], x["attack"]))
 
 
-def needed_bytes(plan, provision):
-    rows, candidate_rows = 5 * plan.tokens, 5 * plan.deep_tokens * 253
-    return (len(plan.schemes) * rows * 4 + candidate_rows * 3 + plan.training_rows) * 576 * 10 + 2e8 + (2.9e9 if provision else 0)
+def needed_bytes(plan, work, provision):
+    """Of what is not there yet: six bytes a residue and four a plain number, for SmolLM2's width."""
+    texts = range(len(plan.texts()))
+    rows = sum(4 * len(texts) * plan.tokens for s in plan.schemes if not (work / s.name).exists())
+    rows += sum(3 * 253 * plan.deep_tokens for t in texts if not (work / candidates_name(t)).exists())
+    rows += plan.training_rows if not (work / TRAINING).exists() else 0
+    return rows * 576 * 10 + 2e8 + (2.9e9 if provision and not (work / "store").exists() else 0)
 
 
 def made(options, plan, store, seconds):
