@@ -85,7 +85,7 @@ class Judgement(unittest.TestCase):
 class Report(unittest.TestCase):
     def result(self):
         lines = [line("none", "table", 990), line("lattice", "table", 3), line(laboratory.CONTROL, "table", 1), line("lattice", "null", 0) | {"applies": False}]
-        made = {"date": "2026-01-01", "model": "M", "quick": False, "tokens": 1000, "deep_tokens": 50, "context": 50, "cpu": "c", "cores": 2, "seconds": 60,
+        made = {"date": "2026-01-01", "model": "M", "quick": False, "tokens": 1000, "deep_tokens": 50, "context": 50, "cpu": "c", "cores": 2, "recording_seconds": 60, "attack_seconds": 60,
                 "texts": [{"name": "t", "what": ""}]}
         return {"version": 2, "made": made, "lines": lines} | laboratory.judge(lines) | {"facts": facts.of(lines), "leaks": [
             {"scheme": "none", "prompts": 2, "lengths_right": 2, "of_rows": {"rows": 10, "distinct": 4, "rank": 4, "full_rank": 10}}]}

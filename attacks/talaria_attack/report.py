@@ -42,7 +42,7 @@ def _grid(lines):
 def _ran(result):
     made = result["made"]
     quick = " (`--quick`)" if made["quick"] else ""
-    return (f"{made['model']}, {made['date']}, {made['cores']} cores ({made['cpu']}), {made['seconds'] / 60:.0f} minutes{quick}; up to {made['tokens']} tokens of each "
+    return (f"{made['model']}, {made['date']}, {made['cores']} cores ({made['cpu']}), recordings {made['recording_seconds'] / 60:.0f} and attacks {made['attack_seconds'] / 60:.0f} minutes together{quick}; up to {made['tokens']} tokens of each "
             f"text at layer 0 and {made['deep_tokens']} at deeper layers, in prompts of {made['context']}.")
 
 
@@ -68,11 +68,12 @@ def summary(result):
             out += ["", f"Layer {layer}, {text['name']} ({rows} rows; chance {percent(lines[0]['chance'])}):", "",
                     "| scheme | " + " | ".join(attacks) + " |", "|---|" + "---|" * len(attacks)]
             out += [f"| {s} | " + " | ".join(_cell(cells.get((s, a))) for a in attacks) + " |" for s in schemes]
-    out += ["", "Without any attack on tokens, of all rows that were recorded at layer 0:", "",
-            "| scheme | prompts whose length, and their answers', is right from row counts | distinct among the first rows | rank mod q |", "|---|---|---|---|"]
-    for x in result["leaks"]:
-        rows = x["of_rows"]
-        out.append(f"| {x['scheme']} | {x['lengths_right']} of {x['prompts']} | {rows['distinct']} of {rows['rows']} | {rows['rank']} of {rows['full_rank']} |")
+    if result["leaks"]:
+        out += ["", "Without any attack on tokens, of all rows that were recorded at layer 0:", "",
+                "| scheme | prompts whose length, and their answers', is right from row counts | distinct among the first rows | rank mod q |", "|---|---|---|---|"]
+        for x in result["leaks"]:
+            rows = x["of_rows"]
+            out.append(f"| {x['scheme']} | {x['lengths_right']} of {x['prompts']} | {rows['distinct']} of {rows['rows']} | {rows['rank']} of {rows['full_rank']} |")
     return "\n".join(out + ["", _statistics(result)])
 
 

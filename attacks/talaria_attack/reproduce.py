@@ -21,7 +21,6 @@ TRAINING = "training-lattice"
 
 
 def reproduce(options):
-    started = time.monotonic()
     plan = experiment.Plan().quick() if options.quick else experiment.Plan()
     plan = replace(plan, tokens=options.tokens or plan.tokens, deep_tokens=options.deep_tokens or plan.deep_tokens)
     attacks = [a.NAME for a in laboratory.find_attacks()]
@@ -50,10 +49,10 @@ def reproduce(options):
     if options.record_only:
         return 0
 
-    result = {"version": 2, "made": made(options, plan, store, time.monotonic() - started), "lines": sort(lines, plan)}
+    result = {"version": 2, "made": made(options, plan, store, work, lines), "lines": sort(lines, plan)}
     result |= laboratory.judge(result["lines"])
     result["facts"] = facts.of(result["lines"])
-    result["leaks"] = leaks_of(plan, work, layers[0])
+    result["leaks"] = [] if options.attack else leaks_of(plan, work, layers[0])
     report.write_json(result, work / "result.json")
     for fact in result["facts"]:
         print(("holds          " if fact["holds"] else "DOES NOT HOLD  ") + fact["fact"])
@@ -232,9 +231,10 @@ def needed_bytes(plan, work, provision):
     return rows * 576 * 10 + 2e8 + (2.9e9 if provision and not (work / "store").exists() else 0)
 
 
-def made(options, plan, store, seconds):
+def made(options, plan, store, work, lines):
     """What a reader needs to know of how a result came about."""
     cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
     return {"date": time.strftime("%Y-%m-%d", time.gmtime()), "model": json.loads((store / "manifest.json").read_text())["model_name"],
             "quick": options.quick, "tokens": plan.tokens, "deep_tokens": plan.deep_tokens, "context": plan.context, "cpu": cpu, "cores": os.cpu_count(),
-            "seconds": round(seconds), "texts": [{"name": t.name, "what": t.what} for t in plan.texts()]}
+            "recording_seconds": round(sum(json.loads(f.read_text())["seconds"] for f in work.glob("*/made.json"))),
+            "attack_seconds": round(sum(x["seconds"] for x in lines)), "texts": [{"name": t.name, "what": t.what} for t in plan.texts()]}
