@@ -144,7 +144,7 @@ def make_training(plan, make, table, group):
     tokens = training.tokens_to_record(len(np.load(table, mmap_mode="r")), plan.training_rows)
     listed = make.work / f"{TRAINING}.tokens"
     listed.write_text(" ".join(map(str, tokens)) + "\n")
-    make.record(TRAINING, "lattice", "", [group], ["--token-list", str(listed)], lambda folder: (folder / f"truth/group-{group}.f32").unlink())
+    make.record(TRAINING, "lattice", "", [group], ["--token-list", str(listed), "--first-layer"], lambda folder: (folder / f"truth/group-{group}.f32").unlink())
 
 
 def inverter_of(plan, work, scheme, view, table):
