@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -18,16 +19,15 @@ using ::testing::HasSubstr;
 constexpr int kLongMs = 20'000;
 
 struct Pair {
+  explicit Pair(int timeout_ms) {
+    int fds[2];
+    TALARIA_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+    peer = Fd(fds[0]);
+    transport.emplace(TransportFromSocket(Fd(fds[1])), timeout_ms);
+  }
   Fd peer;
-  std::unique_ptr<StrangerTransport> transport;
+  std::optional<StrangerTransport> transport;
 };
-
-Pair MakePair(int timeout_ms) {
-  int fds[2];
-  TALARIA_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
-  return {Fd(fds[0]),
-          std::make_unique<StrangerTransport>(TransportFromSocket(Fd(fds[1])), timeout_ms)};
-}
 
 // One byte every 20 ms until it is told to end.
 class Drip {
@@ -49,7 +49,7 @@ class Drip {
 
 TEST(StrangerTransport, WhoDripsIsCutAtTheDeadline) {
   const auto start = Clock::now();
-  Pair pair = MakePair(300);
+  Pair pair(300);
   const Drip drip(pair.peer.get());
   std::vector<uint8_t> out(100'000);
   // Progress is made all the time, and would go on for half an hour.
@@ -66,7 +66,7 @@ TEST(StrangerTransport, WhoDripsIsCutAtTheDeadline) {
 TEST(StrangerTransport, WhoIsSilentIsCutWithoutATimeOutOfTheCallers) {
   for (const int timeout_ms : {0, kLongMs}) {
     const auto start = Clock::now();
-    Pair pair = MakePair(100);
+    Pair pair(100);
     std::array<uint8_t, 8> out;
     EXPECT_EQ(pair.transport->ReceiveSome(out, 1, timeout_ms).status().code(), Code::kUnavailable);
     EXPECT_GE(Clock::now() - start, milliseconds(100));
@@ -75,7 +75,7 @@ TEST(StrangerTransport, WhoIsSilentIsCutWithoutATimeOutOfTheCallers) {
 }
 
 TEST(StrangerTransport, WhoTakesNothingIsCut) {
-  Pair pair = MakePair(100);
+  Pair pair(100);
   const std::vector<uint8_t> large(8 << 20);
   const auto start = Clock::now();
   EXPECT_EQ(pair.transport->Send({large}, kLongMs).code(), Code::kUnavailable);
@@ -83,7 +83,7 @@ TEST(StrangerTransport, WhoTakesNothingIsCut) {
 }
 
 TEST(StrangerTransport, AShorterTimeOutStaysOneAndIsNotFinal) {
-  Pair pair = MakePair(kLongMs);
+  Pair pair(kLongMs);
   std::array<uint8_t, 8> out;
   EXPECT_THAT(pair.transport->ReceiveSome(out, 1, 20).status().message(), HasSubstr("20 ms"));
   ASSERT_EQ(send(pair.peer.get(), "abc", 3, MSG_NOSIGNAL), 3);
@@ -91,7 +91,7 @@ TEST(StrangerTransport, AShorterTimeOutStaysOneAndIsNotFinal) {
 }
 
 TEST(StrangerTransport, WhoIsAdmittedHasNoDeadline) {
-  Pair pair = MakePair(150);
+  Pair pair(150);
   pair.transport->Admit();
   std::this_thread::sleep_for(milliseconds(200));
   const Drip drip(pair.peer.get());
@@ -101,7 +101,7 @@ TEST(StrangerTransport, WhoIsAdmittedHasNoDeadline) {
 }
 
 TEST(StrangerTransport, AStepMayHaveADeadlineOfItsOwn) {
-  Pair pair = MakePair(50);
+  Pair pair(50);
   pair.transport->Extend(kLongMs);
   std::this_thread::sleep_for(milliseconds(100));
   ASSERT_EQ(send(pair.peer.get(), "abc", 3, MSG_NOSIGNAL), 3);
