@@ -12,7 +12,7 @@ set(TALARIA_LLAMA_DIR "" CACHE PATH "llama.cpp as scripts/setup built it: includ
 if(NOT TALARIA_LLAMA_DIR)
   execute_process(COMMAND ${CMAKE_SOURCE_DIR}/scripts/setup --print-llama-dir OUTPUT_VARIABLE TALARIA_LLAMA_DIR_DEFAULT
                   OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
-  set(TALARIA_LLAMA_DIR ${TALARIA_LLAMA_DIR_DEFAULT} CACHE PATH "" FORCE)
+  set(TALARIA_LLAMA_DIR ${TALARIA_LLAMA_DIR_DEFAULT})  # not cached: it follows scripts/setup
 endif()
 if(NOT EXISTS ${TALARIA_LLAMA_DIR}/include/ggml-backend-impl.h)
   message(FATAL_ERROR "llama.cpp was not found in '${TALARIA_LLAMA_DIR}'. Run ./scripts/setup first: it builds the pinned version.")
