@@ -4,7 +4,7 @@ the vocabulary.
 Needs: the weights, and recorded rows of prompts that the attacker chose, 100,000 or more (training.py); none of the attacked rows
 is among them.
 Cost: one [d][d] solve and three passes over the training rows, once a scheme. Adapts to the mask.
-Source: inverters trained on hidden states, as in arXiv 2503.09022 and before.
+Source: ours. It stands for attacks that search for a prompt instead of looking it up; arXiv 2503.09022 does so by optimising embeddings.
 """
 import numpy as np
 
