@@ -360,7 +360,8 @@ Result<std::string> CloudLink::FetchManifest(const Digest& identity, size_t max_
   return text;
 }
 
-Status CloudLink::Multiply(uint32_t group, uint32_t rows, Bytes planes, MutableBytes residues) {
+Status CloudLink::Multiply(uint32_t group, uint32_t rows, Bytes planes, MutableBytes residues,
+                           const std::function<void()>& meanwhile) {
   std::lock_guard lock(impl_->call_mutex);
   // Counted for the whole life of the link, and not per connection: a repeated request is the
   // identical bytes.
@@ -371,7 +372,9 @@ Status CloudLink::Multiply(uint32_t group, uint32_t rows, Bytes planes, MutableB
   return impl_->Exchange(
       Type::kProduct,
       [&](Connection& c, int timeout_ms) {
-        return c.Send(Type::kMultiply, {Bytes(header), planes}, timeout_ms);
+        TALARIA_RETURN_IF_ERROR(c.Send(Type::kMultiply, {Bytes(header), planes}, timeout_ms));
+        if (meanwhile) meanwhile();
+        return OkStatus();
       },
       [&](Bytes body) {
         Bytes data;

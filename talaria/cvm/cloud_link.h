@@ -10,6 +10,7 @@
 #ifndef TALARIA_CVM_CLOUD_LINK_H_
 #define TALARIA_CVM_CLOUD_LINK_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -74,8 +75,10 @@ class CloudLink {
   // Sends rows x [6][d_padded] planes and receives rows x [o_padded] x 6 bytes into `residues`
   // (private memory). The reply's call, group, rows and size are checked. On a transport failure
   // the identical bytes go out again on a new connection. At most one reply is ever parsed. Does
-  // not allocate once the largest frame was seen.
-  Status Multiply(uint32_t group, uint32_t rows, Bytes planes, MutableBytes residues);
+  // not allocate once the largest frame was seen. `meanwhile` is called each time the request has
+  // gone out, before waiting for the reply.
+  Status Multiply(uint32_t group, uint32_t rows, Bytes planes, MutableBytes residues,
+                  const std::function<void()>& meanwhile = nullptr);
   // The largest number of rows for which both frames fit, after the limits that the peers
   // announced.
   uint32_t MaxRows(uint32_t d_padded, uint32_t o_padded) const;

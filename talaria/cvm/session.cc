@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <functional>
 #include <string>
 
 #include "talaria/base/denormals.h"
@@ -16,6 +17,9 @@ namespace {
 
 using ring::kPanelColumns;
 using ring::kResidueBytes;
+
+constexpr size_t kCacheLine = 64;
+constexpr size_t kPrefetchRows = 4;
 
 class Stopwatch {
  public:
@@ -134,7 +138,9 @@ Status Session::MultiplyPiece(const MaskedGroup& group, const Piece& piece,
   const Bytes planes = Bytes(scratch.planes).first(rows * 6 * group.d_padded);
   const MutableBytes residues =
       MutableBytes(scratch.residues).first(rows * group.o_padded * kResidueBytes);
-  const Status sent = link_.Multiply(piece.group, static_cast<uint32_t>(rows), planes, residues);
+  const auto prefetch = [&] { PrefetchUnmask(group, rows); };
+  const Status sent = link_.Multiply(piece.group, static_cast<uint32_t>(rows), planes, residues,
+                                     std::cref(prefetch));
   watch.Lap(scratch.lap.wire_seconds);
   TALARIA_RETURN_IF_ERROR(sent);
 
@@ -175,6 +181,23 @@ Status Session::MaskPiece(const MaskedGroup& group, const Piece& piece,
   // nobody.
   if (!holds) return PoisonLocked("internal error: a row broke the exactness certificate");
   return OkStatus();
+}
+
+// While the cloud computes, what the reply will meet comes from memory: of a few rows, which a
+// cache holds. All of it, whatever the values.
+void Session::PrefetchUnmask(const MaskedGroup& group, size_t rows) const {
+  const auto fetch = [](const void* data, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += kCacheLine)
+      __builtin_prefetch(static_cast<const uint8_t*>(data) + i, 0, 2);
+  };
+  for (size_t r = 0; r < std::min(rows, kPrefetchRows); ++r) {
+    const MaskRowView& view = scratch_->rows[r].view;
+    for (size_t column = 0; column < group.o_padded; column += kPanelColumns)
+      fetch(view.unmask + column / kPanelColumns * view.panel_stride, ring::kPanelRowBytes);
+  }
+  for (const uint64_t* v : Vectors(group.v, group.o_padded, model_.check_vectors))
+    if (v != nullptr) fetch(v, group.o_padded * sizeof(uint64_t));
+  fetch(group.scales.data(), group.o_padded * sizeof(float));
 }
 
 // All rows, every one to its end; one verdict.

@@ -71,6 +71,7 @@ class Session {
                        std::vector<RowTicket>& tickets, bool* finite);
   Status MaskPiece(const MaskedGroup& group, const Piece& piece, std::vector<RowTicket>& tickets,
                    bool* finite);
+  void PrefetchUnmask(const MaskedGroup& group, size_t rows) const;
   bool CheckPiece(const MaskedGroup& group, size_t rows) const;
   void UnmaskPiece(const MaskedGroup& group, const Piece& piece, std::vector<RowTicket>& tickets);
   void Reserve(const MaskedGroup& group, size_t rows);
