@@ -15,6 +15,7 @@ using wire::ErrorCode;
 using wire::Type;
 
 constexpr uint32_t kMaxAttestFrameBytes = 1 + attest::kMaxClaimBytes;
+constexpr std::chrono::microseconds kBusyWait{1000};  // of a CVM that is decoding
 constexpr int kDrainSendTimeoutMs =
     10;  // between requests a socket's buffer is empty, unless the peer never reads
 
@@ -211,6 +212,7 @@ Status Session::AnswerMultiply(Bytes body) {
     context_.observer->OnMultiply(context_.connection, request, planes);
   uint8_t header[wire::kCallHeaderBytes];
   EncodeTo(wire::ProductHeader{request.call, request.group, request.rows}, header);
+  socket_->SetBusyWait(kBusyWait);  // the next call of this token comes soon
   return connection_->Send(Type::kProduct, {header, residues}, context_.frame_timeout_ms);
 }
 

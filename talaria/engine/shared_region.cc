@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/memfd.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -119,6 +120,7 @@ bool Waiter::Wait(uint32_t& word, uint32_t seen, uint32_t& sleeps,
         }
         Pause();
       }
+      sched_yield();  // the other side, or the cloud, may want this very core
     } while (Clock::now() < end);
     spin_ /= 2;
   }

@@ -62,11 +62,11 @@ class PackedWeights {
   std::unique_ptr<Impl> impl_;
 };
 
-// A fixed set of threads that products are spread over. They spin for about 50 us, then sleep: on a
-// core that is shared with anything else, a spin without bound stalls its neighbour for a scheduler
-// tick (8 ms were measured). A helper that wakes late finds its share done by the others and is not
-// waited for. One product at a time. If the system refuses a thread, the team is smaller and says
-// so in the log.
+// A fixed set of threads that products are spread over. They look for work for about a millisecond,
+// yielding the processor at every look (a spin that does not stalls its neighbour for a scheduler
+// tick: 8 ms were measured), then sleep. A helper that wakes late finds its share done by the
+// others and is not waited for. One product at a time. If the system refuses a thread, the team is
+// smaller and says so in the log.
 class ThreadTeam {
  public:
   explicit ThreadTeam(int threads);  // >= 1, the caller's included

@@ -1,5 +1,7 @@
 #include "talaria/gemm/thread_team.h"
 
+#include <sched.h>
+
 #include <chrono>
 #include <string>
 #include <system_error>
@@ -14,7 +16,9 @@ namespace {
 
 constexpr uint64_t kOpen = uint64_t{1} << 31;
 constexpr uint64_t kInside = kOpen - 1;
-constexpr std::chrono::microseconds kSpin{50};
+// A decoding client comes back within this time, and to wake a sleeping helper takes longer than a
+// token's product. Whoever else wants the processor gets it meanwhile.
+constexpr std::chrono::microseconds kSpin{1000};
 constexpr int kPausesPerLook = 32;  // between looks at the clock
 
 uint32_t Epoch(uint64_t word) { return static_cast<uint32_t>(word >> 32); }
@@ -25,7 +29,7 @@ void Pause() {
 #endif
 }
 
-// Calls `done` for about 50 us; its last answer.
+// Calls `done` for about kSpin; its last answer.
 template <class F>
 bool SpinUntil(F done) {
   if (done()) return true;
@@ -35,6 +39,7 @@ bool SpinUntil(F done) {
       Pause();
       if (done()) return true;
     }
+    sched_yield();
   } while (std::chrono::steady_clock::now() < end);
   return false;
 }

@@ -19,6 +19,7 @@ class StrangerTransport final : public Transport {
   // As Transport says; also kUnavailable when the deadline is over, for good.
   Status Send(std::initializer_list<Bytes> parts, int timeout_ms) override;
   Result<size_t> ReceiveSome(MutableBytes out, size_t min_bytes, int timeout_ms) override;
+  void SetBusyWait(std::chrono::microseconds time) override { inner_->SetBusyWait(time); }
   void Shutdown() override { inner_->Shutdown(); }
 
   // The next step towards being known has so long from now. In the thread that receives.

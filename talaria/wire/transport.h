@@ -3,6 +3,7 @@
 #ifndef TALARIA_WIRE_TRANSPORT_H_
 #define TALARIA_WIRE_TRANSPORT_H_
 
+#include <chrono>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -35,6 +36,10 @@ class Transport {
   // At least `min_bytes`, at most out.size(); returns how many. min_bytes >= 1. What was received
   // before a failure is lost.
   virtual Result<size_t> ReceiveSome(MutableBytes out, size_t min_bytes, int timeout_ms) = 0;
+  // A hint, from the receiving thread, for the waits that begin from now on: how long to look again
+  // and again, giving the processor to whoever wants it, before sleeping. To wake a sleeper takes
+  // longer than many replies. 0 at first.
+  virtual void SetBusyWait(std::chrono::microseconds /*time*/) {}
   // Any thread: makes pending and later calls fail.
   virtual void Shutdown() = 0;
 };

@@ -53,15 +53,20 @@ struct Pair {
   std::unique_ptr<Transport> a, b;
 };
 
-enum class Kind { kUnix, kTcp, kSocketPair };
+enum class Kind { kUnix, kTcp, kSocketPair, kBusy };  // kBusy: both sides wait busily
 
 class TransportTest : public testing::TestWithParam<Kind> {
  protected:
   Pair MakePair() {
-    if (GetParam() == Kind::kSocketPair) {
+    if (GetParam() == Kind::kSocketPair || GetParam() == Kind::kBusy) {
       int fds[2];
       EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-      return {TransportFromSocket(Fd(fds[0])), TransportFromSocket(Fd(fds[1]))};
+      Pair pair{TransportFromSocket(Fd(fds[0])), TransportFromSocket(Fd(fds[1]))};
+      if (GetParam() == Kind::kBusy) {
+        pair.a->SetBusyWait(milliseconds(20));
+        pair.b->SetBusyWait(milliseconds(20));
+      }
+      return pair;
     }
     const std::string address =
         GetParam() == Kind::kTcp ? "127.0.0.1:0" : "unix:" + folder_.File("s");
@@ -76,10 +81,21 @@ class TransportTest : public testing::TestWithParam<Kind> {
 };
 
 std::string KindName(const testing::TestParamInfo<Kind>& info) {
-  return info.param == Kind::kUnix ? "Unix" : info.param == Kind::kTcp ? "Tcp" : "SocketPair";
+  switch (info.param) {
+    case Kind::kUnix:
+      return "Unix";
+    case Kind::kTcp:
+      return "Tcp";
+    case Kind::kSocketPair:
+      return "SocketPair";
+    case Kind::kBusy:
+      return "Busy";
+  }
+  return "";
 }
 INSTANTIATE_TEST_SUITE_P(All, TransportTest,
-                         testing::Values(Kind::kUnix, Kind::kTcp, Kind::kSocketPair), KindName);
+                         testing::Values(Kind::kUnix, Kind::kTcp, Kind::kSocketPair, Kind::kBusy),
+                         KindName);
 
 TEST_P(TransportTest, PartsArriveInOrderAndInOneRead) {
   const Pair pair = MakePair();
