@@ -154,6 +154,15 @@ class Controls(unittest.TestCase):
         self.plain = modq.from_signed(self.table[self.tokens].astype(np.int64) * DELTA)
         self.assert_all("row differences", mask)
 
+    def test_partners_are_the_first_ones(self):
+        rows = self.plain.copy()
+        rows[:ROWS // 2] = uniform(self.rng, ROWS // 2, D)
+        rows[60] = rows[200]  # equal rows tell nothing
+        at = BY_NAME["row differences"]._partner(rows, DELTA)
+        for i, row in enumerate(rows):
+            is_multiple = np.all(modq.centred(modq.sub(rows, row)) % DELTA == 0, axis=1) & np.any(rows != row, axis=1)
+            self.assertEqual(at[i], np.flatnonzero(is_multiple)[0] if is_multiple.any() else -1)
+
     def test_uniform_rows_give_nothing(self):
         for attack in BY_NAME:
             if not attack.startswith("null"):
@@ -224,11 +233,49 @@ class Arithmetic(unittest.TestCase):
         edges = np.array([0, 1, 2, 16382, 16383, 2**47, modq.Q - 2, modq.Q - 1], np.uint64)
         a = np.concatenate([np.repeat(edges, 8), uniform(rng, 500)])
         b = np.concatenate([np.tile(edges, 8), uniform(rng, 500)])
-        for x, y, p, s in zip(a, b, modq.mul(a, b), modq.sub(a, b)):
+        for x, y, p, s, t in zip(a, b, modq.mul(a, b), modq.sub(a, b), modq.add(a, b)):
             self.assertEqual(int(p), int(x) * int(y) % modq.Q)
             self.assertEqual(int(s), (int(x) - int(y)) % modq.Q)
-        big = np.full((2, 600), modq.Q - 1, np.uint64)
-        self.assertTrue(np.all(modq.matmul(big, big.T) == 600))
+            self.assertEqual(int(t), (int(x) + int(y)) % modq.Q)
+        near = modq.Q - 1 - np.arange(200, dtype=np.uint64)  # quotients beside a whole number
+        for x in (1, 2, 3, modq.Q // 2, modq.Q // 2 + 1, modq.Q // 3, modq.Q - 1):
+            self.assertEqual(modq.mul(near, np.uint64(x)).tolist(), [int(v) * x % modq.Q for v in near])
+
+    def test_products_of_matrices_at_their_edges(self):
+        rng = np.random.default_rng(9)
+        ones = np.uint64(0xFFFFFFFF) << np.uint64(16) | np.uint64(0x0000BFFF)  # limbs as large as below q they can be
+        for terms in (1, 600, 2**13, 2**13 + 1, 20000):
+            for value in (np.uint64(modq.Q - 1), ones):
+                big = np.full((2, terms), value)
+                self.assertTrue(np.all(modq.matmul(big, big.T) == int(value)**2 * terms % modq.Q), (terms, value))
+        a, b = uniform(rng, 33, 700), uniform(rng, 700, 5)
+        exact = np.array(a.tolist(), object) @ np.array(b.tolist(), object) % modq.Q
+        self.assertEqual(modq.matmul(a, b).tolist(), exact.tolist())
+        self.assertEqual(modq.matmul(a[:0], b).shape, (0, 5))
+        self.assertEqual(modq.matmul(a[:, :0], b[:0]).tolist(), np.zeros((33, 5), int).tolist())
+
+    def test_products_with_small_numbers(self):
+        rng = np.random.default_rng(10)
+        h = np.concatenate([np.full((1, 576), -2**15), np.full((1, 576), 2**15 - 1), rng.integers(-2**15, 2**15, (20, 576))]).astype(np.int16)
+        for b in (uniform(rng, 576, 3), np.full((576, 2), modq.Q - 1, np.uint64)):
+            self.assertTrue(np.array_equal(modq.matmul_small(h, b), modq.matmul(modq.from_signed(h.astype(np.int64)), b)))
+
+    def test_reduced_by_halves_is_the_one_reduced_form(self):
+        rng = np.random.default_rng(11)
+        zero = np.zeros((40, 60), np.uint64)
+        small = modq.from_signed(rng.integers(-1, 2, (50, 70)))
+        deficient = modq.matmul(uniform(rng, 90, 25), uniform(rng, 25, 64))
+        gaps = uniform(rng, 60, 80)
+        gaps[:, ::3] = 0
+        stairs = np.triu(uniform(rng, 70, 70), 5)[::-1]  # pivots appear from right to left
+        known = np.hstack([uniform(rng, 100, 30), np.zeros((100, 1), np.uint64), uniform(rng, 100, 4)])  # a system with no solution
+        repeated = np.repeat(uniform(rng, 12, 48), 6, 0)
+        for a in (zero, small, deficient, gaps, stairs, known, repeated, repeated.T.copy(), uniform(rng, 64, 64), uniform(rng, 200, 17),
+                  uniform(rng, 17, 200), zero[:0], np.zeros((20, 0), np.uint64)):
+            (quick, at), (plain, wanted) = modq.reduced(a), modq.reduced_simply(a)
+            self.assertEqual(list(at), wanted)
+            self.assertTrue(np.array_equal(quick, plain))
+        self.assertEqual(len(modq.reduced(deficient)[1]), 25)
 
     def test_solves_what_can_be_solved(self):
         rng = np.random.default_rng(5)
