@@ -41,8 +41,8 @@ class Controls(unittest.TestCase):
     def learn(self, rows, tokens):
         return Inverter.train(rows, self.table[tokens].astype(np.float32))
 
-    def hits(self, attack, mask, scheme="test", public=None, inverter=None):
-        view = recording.CloudView(scheme, (self.plain + mask) % np.uint64(modq.Q), DELTA, public)
+    def hits(self, attack, mask, scheme="test", public=None, inverter=None, lattice=None, places=None):
+        view = recording.CloudView(scheme, (self.plain + mask) % np.uint64(modq.Q), DELTA, public, lattice, places)
         line = laboratory.run(BY_NAME[attack], view, self.table, self.tokens, [0, ROWS // 2], self.proposals(),
                               inverter)
         self.assertTrue(line["applies"])
@@ -147,6 +147,32 @@ class Controls(unittest.TestCase):
         error = modq.from_signed(self.rng.integers(1, 3, (ROWS, D)))
         self.assert_chance("null space", (modq.matmul(secret, public) + error) % np.uint64(modq.Q), public=public)
 
+    def lattice_masks(self, degree, rank, error):
+        """A [rank][degree][D], the places of ROWS rows in a stream that begins amid a batch, and their masks s A + E."""
+        a = uniform(self.rng, rank, degree, D)
+        places = np.arange(ROWS) + 3
+        masks = []
+        for _ in range(-(-(ROWS + 3) // degree)):
+            secret = modq.from_signed(self.rng.integers(-1, 2, (1, rank * degree)))
+            masks.append(np.stack([modq.matmul(secret, np.vstack([negacyclic(x) for x in a[:, :, j]]))[0] for j in range(D)], axis=1))
+        errors = modq.from_signed(self.rng.binomial(42, 0.5, (ROWS, D)).astype(np.int64) - 21)
+        mask = np.concatenate(masks)[places]
+        return a, places, modq.add(mask, errors) if error else mask
+
+    def test_known_rows_give_away_a_lattice_mask_without_its_error(self):
+        for degree, rank, known in ((8, 2, 1), (64, 2, 5), (32, 8, 9)):
+            with self.subTest(degree=degree, rank=rank):
+                a, places, mask = self.lattice_masks(degree, rank, error=False)
+                self.assert_all("known rows", mask, lattice=a, places=places)
+                scored = self.hits("known rows", mask, lattice=a, places=places)[1]
+                batches = np.unique(places // degree, return_counts=True)[1]
+                self.assertEqual(scored, ROWS - np.minimum(batches, known).sum())
+        a, places, mask = self.lattice_masks(8, 2, error=True)
+        self.assertEqual(self.hits("known rows", mask, lattice=a, places=places)[0], 0)
+        self.assertEqual(self.hits("known rows", uniform(self.rng, ROWS, D), lattice=a, places=places)[0], 0)
+        view = recording.CloudView("none", self.plain, DELTA)
+        self.assertFalse(laboratory.run(BY_NAME["known rows"], view, self.table, self.tokens, [0])["applies"])
+
     def test_reused_mask_falls(self):
         mask = np.tile(uniform(self.rng, ROWS // 2, D), (2, 1))
         self.tokens[:ROWS // 2] = np.arange(ROWS // 2)  # no row has its own token's partner
@@ -165,7 +191,7 @@ class Controls(unittest.TestCase):
 
     def test_uniform_rows_give_nothing(self):
         for attack in BY_NAME:
-            if not attack.startswith("null"):
+            if not attack.startswith("null") and attack != "known rows":
                 with self.subTest(attack):
                     learned = self.learn(uniform(self.rng, 2000, D), self.rng.integers(0, VOCABULARY, 2000)) if attack == "learned inverter" else None
                     self.assert_chance(attack, uniform(self.rng, ROWS, D), inverter=learned)
@@ -303,10 +329,22 @@ class Recordings(unittest.TestCase):
         self.cloud = root / "cloud"
         self.cloud.mkdir()
         (root / "truth").mkdir()
-        info = {"version": 1, "q": modq.Q, "scheme": "none", "published": None,
+        info = {"version": 1, "q": modq.Q, "scheme": "none", "published": None, "lattice": None,
                 "groups": [{"index": 0, "d": 2, "members": [], "delta_bits": 1}]}
         (self.cloud / "recording.json").write_text(json.dumps(info))
         (root / "truth" / "evaluations.jsonl").write_text('{"tokens":[1,0]}\n')
+
+    def test_public_matrices_are_read(self):
+        self.write(2, 4)
+        self.assertIsNone(recording.load_cloud(self.folder.name).lattice)
+        info = json.loads((self.cloud / "recording.json").read_text())
+        info["lattice"] = {"files": {"2": "lattice-2.residues"}}
+        (self.cloud / "recording.json").write_text(json.dumps(info))
+        values = np.arange(3 * recording.DEGREE * 2)
+        (self.cloud / "lattice-2.residues").write_bytes(b"".join(int(v).to_bytes(6, "little") for v in values))
+        a = recording.load_cloud(self.folder.name).lattice
+        self.assertEqual(a.shape, (3, recording.DEGREE, 2))
+        self.assertTrue(np.array_equal(a.reshape(-1), values))
 
     def write(self, *residues):
         (self.cloud / "group-0.residues").write_bytes(b"".join(r.to_bytes(6, "little") for r in residues))
