@@ -211,10 +211,10 @@ class Leaks(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             calls, evaluations, now = [], [], 0
             for prompt, answer in prompts:
-                pieces = [128] * (prompt // 128) + ([prompt % 128] if prompt % 128 else [])
-                for rows in pieces + [1] * answer:
+                pieces = [min(128, prompt - i) for i in range(0, prompt, 128)]
+                for rows in [pieces] + [[1]] * answer:  # a pass: all calls of one group, then all of another
                     now += 1000
-                    calls += [{"call": len(calls), "group": g, "rows": rows, "time_us": now} for g in (0, 4)]
+                    calls += [{"call": len(calls), "group": g, "rows": r, "time_us": now} for g in (0, 4) for r in rows]
                 evaluations.append({"tokens": [0] * prompt, "positions": list(range(prompt))})
                 evaluations += [{"tokens": [0], "positions": [prompt + i]} for i in range(answer)]
             for name, lines in (("cloud/calls", calls), ("truth/evaluations", evaluations)):
@@ -222,10 +222,12 @@ class Leaks(unittest.TestCase):
                 path.parent.mkdir()
                 path.write_text("".join(json.dumps(x) + "\n" for x in lines))
             got = leaks.conversations(folder)
-            # After a full call of a prompt, the next one is the prompt's rest: an answer's first token is taken for it.
-            self.assertEqual([(x["prompt_rows"], x["answer_rows"]) for x in got], [(5, 3), (129, 1), (300, 1), (129, 0), (2, 0), (7, 4)])
+            self.assertEqual([(x["prompt_rows"], x["answer_rows"]) for x in got], list(prompts))
             self.assertEqual(got[0]["seconds_per_answer_row"], 0.001)
-            self.assertEqual(leaks.check(folder), (5, 6))
+            self.assertEqual(leaks.check(folder), (6, 6))
+            path = Path(folder) / "cloud/calls.jsonl"
+            path.write_text("".join(json.dumps(x) + "\n" for x in calls if x["group"] == 0))
+            self.assertEqual(leaks.check(folder), (2, 8))  # of one group, the calls of a prompt are taken for prompts
 
     def test_what_rows_say_by_themselves(self):
         rng = np.random.default_rng(8)
@@ -367,7 +369,7 @@ class Recordings(unittest.TestCase):
         got = candidates.of_recording(self.folder.name, 0)
         self.assertEqual(got.tokens.tolist(), [[5, 6, 7], [8, 9, 6]])
         self.assertEqual(got.rows.tolist(), [[[3, 4], [5, 6], [7, 8]], [[11, 12], [13, 14], [15, 16]]])
-        self.assertEqual(got.recall([7, 0]), 0.5)
+        self.assertEqual(got.proposed([7, 0]), 1)
         got.save(Path(self.folder.name) / "c.npz")
         self.assertEqual(candidates.load(Path(self.folder.name) / "c.npz").rows.tolist(), got.rows.tolist())
         for wrong, message in ((lines[:4], "5 tokens for 9 rows"), (lines[:4] + lines[1:2], "not a recording of"), (lines[:1], "not a recording of")):

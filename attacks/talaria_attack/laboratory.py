@@ -38,7 +38,7 @@ def run(attack, view, table, tokens, starts, candidates=None, inverter=None):
     if guesses is None:
         return line
     if getattr(attack, "NEEDS_CANDIDATES", False):
-        line["recall"] = round(candidates.recall(tokens), 4)
+        line["proposed"] = candidates.proposed(tokens)
     right = guesses[:, 0] == tokens
     top10 = np.any(guesses == tokens[:, None], axis=1)
     ends = list(starts[1:]) + [len(tokens)]
