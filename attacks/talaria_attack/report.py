@@ -43,7 +43,7 @@ def _grid(lines):
 def _ran(result):
     made = result["made"]
     quick = " (`--quick`)" if made["quick"] else ""
-    return (f"{made['model']}, {made['date']}, {made['cores']} cores ({made['cpu']}), recordings {made['recording_seconds'] / 60:.0f} and attacks {made['attack_seconds'] / 60:.0f} minutes together{quick}; up to {made['tokens']} tokens of each "
+    return (f"{made['model']}, {made['date']}, {made['cores']} cores ({made['cpu']}), recordings {made['recording_seconds'] / 60:.0f} minutes together, attacks {made['attack_seconds'] / 60:.0f} minutes of one core{quick}; up to {made['tokens']} tokens of each "
             f"text at layer 0 and {made['deep_tokens']} at deeper layers, in prompts of {made['context']}.")
 
 
@@ -83,7 +83,7 @@ def summary(result):
 def details(result):
     out = ["# Attacks: every line", "", "Written by `talaria-attack report`; doc/attacks.md explains it.", "", _ran(result), _statistics(result), "",
            "| layer | text | scheme | attack | adapts | tokens recovered | interval | in the top 10 | proposed by the model | whole prompts | differs from uniform rows (p, Holm) | "
-           "in its interval | seconds |", "|" + "---|" * 13]
+           "in its interval | seconds of a core |", "|" + "---|" * 13]
     yes = {True: "yes", False: "no", None: ""}
     for x in result["lines"]:
         if not x["applies"]:
