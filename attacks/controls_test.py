@@ -41,8 +41,8 @@ class Controls(unittest.TestCase):
     def learn(self, rows, tokens):
         return Inverter.train(rows, self.table[tokens].astype(np.float32))
 
-    def hits(self, attack, mask, scheme="test", public=None, inverter=None):
-        view = recording.CloudView(scheme, (self.plain + mask) % np.uint64(modq.Q), DELTA, public)
+    def hits(self, attack, mask, scheme="test", public=None, inverter=None, lattice=None, places=None):
+        view = recording.CloudView(scheme, (self.plain + mask) % np.uint64(modq.Q), DELTA, public, lattice, places)
         line = laboratory.run(BY_NAME[attack], view, self.table, self.tokens, [0, ROWS // 2], self.proposals(),
                               inverter)
         self.assertTrue(line["applies"])
@@ -147,6 +147,32 @@ class Controls(unittest.TestCase):
         error = modq.from_signed(self.rng.integers(1, 3, (ROWS, D)))
         self.assert_chance("null space", (modq.matmul(secret, public) + error) % np.uint64(modq.Q), public=public)
 
+    def lattice_masks(self, degree, rank, error):
+        """A [rank][degree][D], the places of ROWS rows in a stream that begins amid a batch, and their masks s A + E."""
+        a = uniform(self.rng, rank, degree, D)
+        places = np.arange(ROWS) + 3
+        masks = []
+        for _ in range(-(-(ROWS + 3) // degree)):
+            secret = modq.from_signed(self.rng.integers(-1, 2, (1, rank * degree)))
+            masks.append(np.stack([modq.matmul(secret, np.vstack([negacyclic(x) for x in a[:, :, j]]))[0] for j in range(D)], axis=1))
+        errors = modq.from_signed(self.rng.binomial(42, 0.5, (ROWS, D)).astype(np.int64) - 21)
+        mask = np.concatenate(masks)[places]
+        return a, places, modq.add(mask, errors) if error else mask
+
+    def test_known_rows_give_away_a_lattice_mask_without_its_error(self):
+        for degree, rank, known in ((8, 2, 1), (64, 2, 5), (32, 8, 9)):
+            with self.subTest(degree=degree, rank=rank):
+                a, places, mask = self.lattice_masks(degree, rank, error=False)
+                self.assert_all("known rows", mask, lattice=a, places=places)
+                scored = self.hits("known rows", mask, lattice=a, places=places)[1]
+                batches = np.unique(places // degree, return_counts=True)[1]
+                self.assertEqual(scored, ROWS - np.minimum(batches, known).sum())
+        a, places, mask = self.lattice_masks(8, 2, error=True)
+        self.assertEqual(self.hits("known rows", mask, lattice=a, places=places)[0], 0)
+        self.assertEqual(self.hits("known rows", uniform(self.rng, ROWS, D), lattice=a, places=places)[0], 0)
+        view = recording.CloudView("none", self.plain, DELTA)
+        self.assertFalse(laboratory.run(BY_NAME["known rows"], view, self.table, self.tokens, [0])["applies"])
+
     def test_reused_mask_falls(self):
         mask = np.tile(uniform(self.rng, ROWS // 2, D), (2, 1))
         self.tokens[:ROWS // 2] = np.arange(ROWS // 2)  # no row has its own token's partner
@@ -154,9 +180,18 @@ class Controls(unittest.TestCase):
         self.plain = modq.from_signed(self.table[self.tokens].astype(np.int64) * DELTA)
         self.assert_all("row differences", mask)
 
+    def test_partners_are_the_first_ones(self):
+        rows = self.plain.copy()
+        rows[:ROWS // 2] = uniform(self.rng, ROWS // 2, D)
+        rows[60] = rows[200]  # equal rows tell nothing
+        at = BY_NAME["row differences"]._partner(rows, DELTA)
+        for i, row in enumerate(rows):
+            is_multiple = np.all(modq.centred(modq.sub(rows, row)) % DELTA == 0, axis=1) & np.any(rows != row, axis=1)
+            self.assertEqual(at[i], np.flatnonzero(is_multiple)[0] if is_multiple.any() else -1)
+
     def test_uniform_rows_give_nothing(self):
         for attack in BY_NAME:
-            if not attack.startswith("null"):
+            if not attack.startswith("null") and attack != "known rows":
                 with self.subTest(attack):
                     learned = self.learn(uniform(self.rng, 2000, D), self.rng.integers(0, VOCABULARY, 2000)) if attack == "learned inverter" else None
                     self.assert_chance(attack, uniform(self.rng, ROWS, D), inverter=learned)
@@ -176,10 +211,10 @@ class Leaks(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             calls, evaluations, now = [], [], 0
             for prompt, answer in prompts:
-                pieces = [128] * (prompt // 128) + ([prompt % 128] if prompt % 128 else [])
-                for rows in pieces + [1] * answer:
+                pieces = [min(128, prompt - i) for i in range(0, prompt, 128)]
+                for rows in [pieces] + [[1]] * answer:  # a pass: all calls of one group, then all of another
                     now += 1000
-                    calls += [{"call": len(calls), "group": g, "rows": rows, "time_us": now} for g in (0, 4)]
+                    calls += [{"call": len(calls), "group": g, "rows": r, "time_us": now} for g in (0, 4) for r in rows]
                 evaluations.append({"tokens": [0] * prompt, "positions": list(range(prompt))})
                 evaluations += [{"tokens": [0], "positions": [prompt + i]} for i in range(answer)]
             for name, lines in (("cloud/calls", calls), ("truth/evaluations", evaluations)):
@@ -187,10 +222,12 @@ class Leaks(unittest.TestCase):
                 path.parent.mkdir()
                 path.write_text("".join(json.dumps(x) + "\n" for x in lines))
             got = leaks.conversations(folder)
-            # After a full call of a prompt, the next one is the prompt's rest: an answer's first token is taken for it.
-            self.assertEqual([(x["prompt_rows"], x["answer_rows"]) for x in got], [(5, 3), (129, 1), (300, 1), (129, 0), (2, 0), (7, 4)])
+            self.assertEqual([(x["prompt_rows"], x["answer_rows"]) for x in got], list(prompts))
             self.assertEqual(got[0]["seconds_per_answer_row"], 0.001)
-            self.assertEqual(leaks.check(folder), (5, 6))
+            self.assertEqual(leaks.check(folder), (6, 6))
+            path = Path(folder) / "cloud/calls.jsonl"
+            path.write_text("".join(json.dumps(x) + "\n" for x in calls if x["group"] == 0))
+            self.assertEqual(leaks.check(folder), (2, 8))  # of one group, the calls of a prompt are taken for prompts
 
     def test_what_rows_say_by_themselves(self):
         rng = np.random.default_rng(8)
@@ -224,11 +261,49 @@ class Arithmetic(unittest.TestCase):
         edges = np.array([0, 1, 2, 16382, 16383, 2**47, modq.Q - 2, modq.Q - 1], np.uint64)
         a = np.concatenate([np.repeat(edges, 8), uniform(rng, 500)])
         b = np.concatenate([np.tile(edges, 8), uniform(rng, 500)])
-        for x, y, p, s in zip(a, b, modq.mul(a, b), modq.sub(a, b)):
+        for x, y, p, s, t in zip(a, b, modq.mul(a, b), modq.sub(a, b), modq.add(a, b)):
             self.assertEqual(int(p), int(x) * int(y) % modq.Q)
             self.assertEqual(int(s), (int(x) - int(y)) % modq.Q)
-        big = np.full((2, 600), modq.Q - 1, np.uint64)
-        self.assertTrue(np.all(modq.matmul(big, big.T) == 600))
+            self.assertEqual(int(t), (int(x) + int(y)) % modq.Q)
+        near = modq.Q - 1 - np.arange(200, dtype=np.uint64)  # quotients beside a whole number
+        for x in (1, 2, 3, modq.Q // 2, modq.Q // 2 + 1, modq.Q // 3, modq.Q - 1):
+            self.assertEqual(modq.mul(near, np.uint64(x)).tolist(), [int(v) * x % modq.Q for v in near])
+
+    def test_products_of_matrices_at_their_edges(self):
+        rng = np.random.default_rng(9)
+        ones = np.uint64(0xFFFFFFFF) << np.uint64(16) | np.uint64(0x0000BFFF)  # limbs as large as below q they can be
+        for terms in (1, 600, 2**13, 2**13 + 1, 20000):
+            for value in (np.uint64(modq.Q - 1), ones):
+                big = np.full((2, terms), value)
+                self.assertTrue(np.all(modq.matmul(big, big.T) == int(value)**2 * terms % modq.Q), (terms, value))
+        a, b = uniform(rng, 33, 700), uniform(rng, 700, 5)
+        exact = np.array(a.tolist(), object) @ np.array(b.tolist(), object) % modq.Q
+        self.assertEqual(modq.matmul(a, b).tolist(), exact.tolist())
+        self.assertEqual(modq.matmul(a[:0], b).shape, (0, 5))
+        self.assertEqual(modq.matmul(a[:, :0], b[:0]).tolist(), np.zeros((33, 5), int).tolist())
+
+    def test_products_with_small_numbers(self):
+        rng = np.random.default_rng(10)
+        h = np.concatenate([np.full((1, 576), -2**15), np.full((1, 576), 2**15 - 1), rng.integers(-2**15, 2**15, (20, 576))]).astype(np.int16)
+        for b in (uniform(rng, 576, 3), np.full((576, 2), modq.Q - 1, np.uint64)):
+            self.assertTrue(np.array_equal(modq.matmul_small(h, b), modq.matmul(modq.from_signed(h.astype(np.int64)), b)))
+
+    def test_reduced_by_halves_is_the_one_reduced_form(self):
+        rng = np.random.default_rng(11)
+        zero = np.zeros((40, 60), np.uint64)
+        small = modq.from_signed(rng.integers(-1, 2, (50, 70)))
+        deficient = modq.matmul(uniform(rng, 90, 25), uniform(rng, 25, 64))
+        gaps = uniform(rng, 60, 80)
+        gaps[:, ::3] = 0
+        stairs = np.triu(uniform(rng, 70, 70), 5)[::-1]  # pivots appear from right to left
+        known = np.hstack([uniform(rng, 100, 30), np.zeros((100, 1), np.uint64), uniform(rng, 100, 4)])  # a system with no solution
+        repeated = np.repeat(uniform(rng, 12, 48), 6, 0)
+        for a in (zero, small, deficient, gaps, stairs, known, repeated, repeated.T.copy(), uniform(rng, 64, 64), uniform(rng, 200, 17),
+                  uniform(rng, 17, 200), zero[:0], np.zeros((20, 0), np.uint64)):
+            (quick, at), (plain, wanted) = modq.reduced(a), modq.reduced_simply(a)
+            self.assertEqual(list(at), wanted)
+            self.assertTrue(np.array_equal(quick, plain))
+        self.assertEqual(len(modq.reduced(deficient)[1]), 25)
 
     def test_solves_what_can_be_solved(self):
         rng = np.random.default_rng(5)
@@ -256,10 +331,22 @@ class Recordings(unittest.TestCase):
         self.cloud = root / "cloud"
         self.cloud.mkdir()
         (root / "truth").mkdir()
-        info = {"version": 1, "q": modq.Q, "scheme": "none", "published": None,
+        info = {"version": 1, "q": modq.Q, "scheme": "none", "published": None, "lattice": None,
                 "groups": [{"index": 0, "d": 2, "members": [], "delta_bits": 1}]}
         (self.cloud / "recording.json").write_text(json.dumps(info))
         (root / "truth" / "evaluations.jsonl").write_text('{"tokens":[1,0]}\n')
+
+    def test_public_matrices_are_read(self):
+        self.write(2, 4)
+        self.assertIsNone(recording.load_cloud(self.folder.name).lattice)
+        info = json.loads((self.cloud / "recording.json").read_text())
+        info["lattice"] = {"files": {"2": "lattice-2.residues"}}
+        (self.cloud / "recording.json").write_text(json.dumps(info))
+        values = np.arange(3 * recording.DEGREE * 2)
+        (self.cloud / "lattice-2.residues").write_bytes(b"".join(int(v).to_bytes(6, "little") for v in values))
+        a = recording.load_cloud(self.folder.name).lattice
+        self.assertEqual(a.shape, (3, recording.DEGREE, 2))
+        self.assertTrue(np.array_equal(a.reshape(-1), values))
 
     def write(self, *residues):
         (self.cloud / "group-0.residues").write_bytes(b"".join(r.to_bytes(6, "little") for r in residues))
@@ -282,7 +369,7 @@ class Recordings(unittest.TestCase):
         got = candidates.of_recording(self.folder.name, 0)
         self.assertEqual(got.tokens.tolist(), [[5, 6, 7], [8, 9, 6]])
         self.assertEqual(got.rows.tolist(), [[[3, 4], [5, 6], [7, 8]], [[11, 12], [13, 14], [15, 16]]])
-        self.assertEqual(got.recall([7, 0]), 0.5)
+        self.assertEqual(got.proposed([7, 0]), 1)
         got.save(Path(self.folder.name) / "c.npz")
         self.assertEqual(candidates.load(Path(self.folder.name) / "c.npz").rows.tolist(), got.rows.tolist())
         for wrong, message in ((lines[:4], "5 tokens for 9 rows"), (lines[:4] + lines[1:2], "not a recording of"), (lines[:1], "not a recording of")):

@@ -34,7 +34,7 @@ class Reproduce(unittest.TestCase):
         cls.folder = Path(cls.temporary.name)
         tiny_model.write(cls.folder / "tiny.gguf")
         cls.work = cls.folder / "work"
-        cls.command = ["reproduce", "--work", cls.work, "--quick", "--model", cls.folder / "tiny.gguf", "--programs", BIN, "--scheme", "published-3-4", "--scheme", "lattice",
+        cls.command = ["reproduce", "--work", cls.work, "--quick", "--model", cls.folder / "tiny.gguf", "--programs", BIN, "--scheme", "published-3-4", "--scheme", "lattice", "--scheme", "lattice-no-error",
                        "--text", "clinical notes", "--text", "decoded answers", "--tokens", 300, "--deep-tokens", 1]
         cls.run1 = attack(*cls.command)
         cls.result = cls.folder / "result.json"  # later runs write another
@@ -52,6 +52,9 @@ class Reproduce(unittest.TestCase):
         self.assertEqual(len(published), 1)
         for x in published:
             self.assertGreaterEqual(x["hits"], 0.9 * x["rows"], x["scheme"])
+        without_error = layer0["lattice-no-error", "known rows"]  # on a real recording: A and the order of masks are as the attack takes them
+        self.assertEqual(without_error["hits"], without_error["rows"])
+        self.assertGreater(without_error["rows"], 200)
         lattice = [x for (scheme, _), x in layer0.items() if scheme == "lattice" and x["applies"]]
         self.assertGreater(len(lattice), 3)
         for x in lattice:

@@ -100,6 +100,9 @@ class Recording:
         check(published["m"][str(WIDTH)] == M, "m")
         return self.matrix((self.folder / "cloud" / published["files"][str(WIDTH)]).read_bytes())
 
+    def lattice(self):
+        return self.matrix((self.folder / "cloud" / self.description["lattice"]["files"][str(WIDTH)]).read_bytes())
+
 
 def check_calls(recording, scheme):
     """Each line continues where the one before ended, and together they are the file."""
@@ -202,12 +205,18 @@ def main():
         text = folder / "text.txt"
         text.write_text("Nothing of this is secret; it is here to be found again in a recording. " * 8)
         runner = ["--text", text, "--tokens", str(TOKENS), "--context", str(CONTEXT)]
-        plain = None
+        plain, public = None, None
         for scheme in SCHEMES:
             recording, said = laboratory.record(scheme, scheme, runner)
             check_calls(recording, scheme)
             check(("BROKEN" in said) == (scheme not in ("none", "lattice")), f"{scheme}: the warning")
             check("For research only" in said if scheme == "published" else True, f"{scheme}: the warning names no purpose")
+            check((recording.description["lattice"] is None) == (not scheme.startswith("lattice")), f"{scheme}: lattice")
+            if scheme.startswith("lattice"):
+                a = recording.lattice()
+                check(len(a) == 8 * 256 and all(map(any, a)), f"{scheme}: A")
+                public = public or a
+                check(a == public, f"{scheme}: A is the model's, whatever the scheme")
             if plain is None:
                 plain = recording
                 hidden = {g: [quantised(row, plain.delta[g]) for row in plain.residues(g)] for g in (GROUP, HEAD_GROUP)}

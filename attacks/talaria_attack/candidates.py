@@ -19,9 +19,9 @@ class Candidates:
     def __init__(self, tokens, rows):
         self.tokens, self.rows = tokens, rows
 
-    def recall(self, truth):
-        """The share of positions whose token is among the proposals: no attack on candidates recovers more."""
-        return float(np.mean(np.any(self.tokens == np.asarray(truth)[:, None], axis=1)))
+    def proposed(self, truth):
+        """The number of positions whose token is among the proposals: no attack on candidates recovers more."""
+        return int(np.any(self.tokens == np.asarray(truth)[:, None], axis=1).sum())
 
     def save(self, path):
         np.savez(path, tokens=self.tokens, rows=self.rows)

@@ -14,6 +14,8 @@ def of(lines):
         _none_differs("the lattice mask: no attack differs from uniform rows, in any text, at any layer", [x for x in scored if x["scheme"] == "lattice"]),
         _best_of("the laboratory sees a lattice mask that is used again: 97.5 % of the tokens or more at layer 0",
                  [x for x in scored if x["scheme"] == "lattice-reused" and x["layer"] == 0 and x["text"] != "decoded answers"], 0.975),
+        _best_of("the laboratory sees a lattice mask without its error: 97.5 % of the tokens or more, in every text, at layer 0",
+                 [x for x in scored if x["scheme"] == "lattice-no-error" and x["layer"] == 0], 0.975),
     ]
 
 

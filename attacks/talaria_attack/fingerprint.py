@@ -5,9 +5,9 @@ from . import modq
 
 
 def of_table(table, delta, direction):
-    """delta * h . direction mod q for every row of the table, uint64 [vocabulary]; for directions [d][k], [vocabulary][k]."""
-    directions = direction.reshape(len(direction), -1)
-    out = [modq.matmul(modq.from_signed(table[i:i + 4096].astype(np.int64) * delta), directions) for i in range(0, len(table), 4096)]
+    """delta * h . direction mod q for every row of the table (16 bits an entry, signed), uint64 [vocabulary]; for directions [d][k], [vocabulary][k]."""
+    directions = modq.mul(direction.reshape(len(direction), -1), np.uint64(delta))
+    out = [modq.matmul_small(table[i:i + 4096], directions) for i in range(0, len(table), 4096)]
     return np.concatenate(out).reshape(len(table), *direction.shape[1:])
 
 

@@ -11,25 +11,33 @@ import numpy as np
 
 from . import modq, recording
 
-LARGEST_CALL = 128  # rows of a call at most (doc/wire.md)
+
+def evaluations(folder):
+    """[(rows, time in us)] of every pass through the model: the calls of the first group that was kept. Rows of one pass come in several
+    calls where they are many or a batch of masks ends; no other group's call is between those. (Where one group was kept, each call is taken for a pass.)"""
+    calls = [json.loads(line) for line in (Path(folder) / "cloud" / "calls.jsonl").read_text().splitlines()]
+    groups = {c["group"] for c in calls}
+    out, before = [], None
+    for c in calls:
+        if c["group"] == min(groups):
+            if before == c["group"] and len(groups) > 1:
+                out[-1][0] += c["rows"]
+            else:
+                out.append([c["rows"], c["time_us"]])
+        before = c["group"]
+    return out
 
 
 def conversations(folder):
-    """[{prompt_rows, answer_rows, prompt_seconds, answer_seconds}], by the calls of the first group that was kept.
-
-    A call of several rows, or one after a full one, continues or begins a prompt; calls of one row are an answer's.
-    A prompt of one token is taken for a token of the answer before it.
-    """
-    calls = [json.loads(line) for line in (Path(folder) / "cloud" / "calls.jsonl").read_text().splitlines()]
-    out, full = [], False
-    group = min((c["group"] for c in calls), default=None)
-    for c in (c for c in calls if c["group"] == group):
-        if not out or (c["rows"] > 1 and not full):
-            out.append({"prompt_rows": 0, "answer_rows": 0, "times": []})
-        out[-1]["prompt_rows" if c["rows"] > 1 or full or not out[-1]["prompt_rows"] else "answer_rows"] += c["rows"]
-        if c["rows"] == 1 and not full:
-            out[-1]["times"].append(c["time_us"])
-        full = c["rows"] == LARGEST_CALL
+    """[{prompt_rows, answer_rows, seconds_per_answer_row}]: a pass of several rows begins a prompt, one of a single row is an answer's.
+    A prompt of one token is taken for a token of the answer before it, and one that takes several passes for several prompts."""
+    out = []
+    for rows, time in evaluations(folder):
+        if rows > 1 or not out:
+            out.append({"prompt_rows": rows, "answer_rows": 0, "times": []})
+        else:
+            out[-1]["answer_rows"] += 1
+            out[-1]["times"].append(time)
     for x in out:
         gaps = np.diff(x.pop("times"))
         x["seconds_per_answer_row"] = round(float(np.median(gaps)) / 1e6, 4) if len(gaps) else None
@@ -57,7 +65,9 @@ def of_rows(view, rows=1024):
 
 
 def report(folder, group=0):
-    """Everything of one recording, for the report."""
+    """Of one recording, for the report."""
     view = recording.load_cloud(folder, group)
     right, prompts = check(folder)
-    return {"scheme": view.scheme, "prompts": prompts, "lengths_right": right, "conversations": conversations(folder), "of_rows": of_rows(view)}
+    paces = [x["seconds_per_answer_row"] for x in conversations(folder) if x["seconds_per_answer_row"]]
+    return {"scheme": view.scheme, "prompts": prompts, "lengths_right": right, "seconds_per_answer_row": round(float(np.median(paces)), 4) if paces else None,
+            "of_rows": of_rows(view)}

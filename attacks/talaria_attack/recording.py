@@ -6,6 +6,8 @@ import numpy as np
 
 from . import modq
 
+DEGREE = 256  # N of profile 1, and the rows of a batch (doc/masking.md)
+
 
 def read_residues(path, d):
     raw = np.fromfile(path, np.uint8)
@@ -20,14 +22,16 @@ def read_residues(path, d):
 
 
 class CloudView:
-    """Of one group: rows [n][d] mod q, delta, public M_pub or None."""
+    """Of one group: rows [n][d] mod q, delta, and what is public of the mask: M_pub [m][d] or None, and A by coefficients, [k][N][d], or None.
+    places: of each row in the group's stream, ascending. Masks are served in order, so place p has row p mod N of batch p // N."""
 
-    def __init__(self, scheme, rows, delta, public=None):
-        self.scheme, self.rows, self.delta, self.public = scheme, rows, delta, public
+    def __init__(self, scheme, rows, delta, public=None, lattice=None, places=None):
+        self.scheme, self.rows, self.delta, self.public, self.lattice = scheme, rows, delta, public, lattice
+        self.places = np.arange(len(rows)) if places is None else places
 
     def part(self, rows):
         """The same of some rows."""
-        return CloudView(self.scheme, self.rows[rows], self.delta, self.public)
+        return CloudView(self.scheme, self.rows[rows], self.delta, self.public, self.lattice, self.places[rows])
 
 
 def load_cloud(folder, group=0):
@@ -42,8 +46,11 @@ def load_cloud(folder, group=0):
     public = None
     if info["published"]:
         public = read_residues(cloud / info["published"]["files"][str(d)], d)
+    lattice = None
+    if info.get("lattice"):
+        lattice = read_residues(cloud / info["lattice"]["files"][str(d)], d).reshape(-1, DEGREE, d)
     name = info["scheme"] + (f", m = {len(public)} of {d}" if public is not None else "")
-    return CloudView(name, read_residues(cloud / f"group-{group}.residues", d), 2 ** found[0]["delta_bits"], public)
+    return CloudView(name, read_residues(cloud / f"group-{group}.residues", d), 2 ** found[0]["delta_bits"], public, lattice)
 
 
 def load_tokens(folder):

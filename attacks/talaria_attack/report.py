@@ -29,7 +29,8 @@ def _cell(line):
     if line is None or not line["applies"]:
         return ""
     mark = {True: "**", False: "", None: ""}[line.get("differs_from_control")]
-    return f"{mark}{100 * line['hits'] / line['rows']:.2f}{mark}"
+    of_proposed = f" ({100 * line['hits'] / line['proposed']:.2f})" if line.get("proposed") else ""
+    return f"{mark}{100 * line['hits'] / line['rows']:.2f}{mark}{of_proposed}"
 
 
 def _grid(lines):
@@ -42,7 +43,7 @@ def _grid(lines):
 def _ran(result):
     made = result["made"]
     quick = " (`--quick`)" if made["quick"] else ""
-    return (f"{made['model']}, {made['date']}, {made['cores']} cores ({made['cpu']}), recordings {made['recording_seconds'] / 60:.0f} and attacks {made['attack_seconds'] / 60:.0f} minutes together{quick}; up to {made['tokens']} tokens of each "
+    return (f"{made['model']}, {made['date']}, {made['cores']} cores ({made['cpu']}), recordings {made['recording_seconds'] / 60:.0f} minutes together, attacks {made['attack_seconds'] / 60:.0f} minutes of one core{quick}; up to {made['tokens']} tokens of each "
             f"text at layer 0 and {made['deep_tokens']} at deeper layers, in prompts of {made['context']}.")
 
 
@@ -65,29 +66,31 @@ def summary(result):
                 continue
             schemes, attacks, cells = _grid(lines)
             rows = max(x["rows"] for x in lines if x["applies"])
-            out += ["", f"Layer {layer}, {text['name']} ({rows} rows; chance {percent(lines[0]['chance'])}):", "",
+            recall = next((f"; the model proposes {percent(x['proposed'] / x['rows'])} of the tokens, in brackets the share of those" for x in lines if "proposed" in x), "")
+            out += ["", f"Layer {layer}, {text['name']} ({rows} rows; chance {percent(lines[0]['chance'])}{recall}):", "",
                     "| scheme | " + " | ".join(attacks) + " |", "|---|" + "---|" * len(attacks)]
             out += [f"| {s} | " + " | ".join(_cell(cells.get((s, a))) for a in attacks) + " |" for s in schemes]
     if result["leaks"]:
-        out += ["", "Without any attack on tokens, of all rows that were recorded at layer 0:", "",
-                "| scheme | prompts whose length, and their answers', is right from row counts | distinct among the first rows | rank mod q |", "|---|---|---|---|"]
+        out += ["", "Without any attack on tokens, from the calls and rows of layer 0 alone:", "",
+                "| scheme | prompts whose length, and their answers', is right | seconds a token of an answer (median) | distinct among the first rows | rank mod q of the first rows |",
+                "|---|---|---|---|---|"]
         for x in result["leaks"]:
             rows = x["of_rows"]
-            out.append(f"| {x['scheme']} | {x['lengths_right']} of {x['prompts']} | {rows['distinct']} of {rows['rows']} | {rows['rank']} of {rows['full_rank']} |")
+            out.append(f"| {x['scheme']} | {x['lengths_right']} of {x['prompts']} | {x['seconds_per_answer_row'] or ''} | {rows['distinct']} of {rows['rows']} | {rows['rank']} of {rows['full_rank']} |")
     return "\n".join(out + ["", _statistics(result)])
 
 
 def details(result):
     out = ["# Attacks: every line", "", "Written by `talaria-attack report`; doc/attacks.md explains it.", "", _ran(result), _statistics(result), "",
-           "| layer | text | scheme | attack | adapts | tokens recovered | interval | in the top 10 | whole prompts | differs from uniform rows (p, Holm) | "
-           "in its interval | seconds |", "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+           "| layer | text | scheme | attack | adapts | tokens recovered | interval | in the top 10 | proposed by the model | whole prompts | differs from uniform rows (p, Holm) | "
+           "in its interval | seconds of a core |", "|" + "---|" * 13]
     yes = {True: "yes", False: "no", None: ""}
     for x in result["lines"]:
         if not x["applies"]:
             continue
         p = f"{yes[x['differs_from_control']]} ({x['p_holm']:.2g})" if "p" in x else ""
         out.append(f"| {x['layer']} | {x['text']} | {x['scheme']} | {x['attack']} | {yes[x['adaptive']]} | {percent(x['hits'] / x['rows'])} of {x['rows']} | "
-                   f"{percent(x['interval'][0])} to {percent(x['interval'][1])} | {percent(x['top10'] / x['rows'])} | "
+                   f"{percent(x['interval'][0])} to {percent(x['interval'][1])} | {percent(x['top10'] / x['rows'])} | {percent(x['proposed'] / x['rows']) if 'proposed' in x else ''} | "
                    f"{x['prompts_exact']} of {x['prompts']} | {p} | {yes[x.get('within_control_interval')]} | {x['seconds']} |")
     return "\n".join(out) + "\n"
 

@@ -110,12 +110,16 @@ def run_all(options, plan, make, layers, table):
 def needs(plan, learns, scheme, text, layer):
     """Names of the recordings that a job needs."""
     lattice_learned = learns and layer == 0 and scheme is not None and scheme.name == "lattice"
-    return {stand_in(plan, scheme).name} | ({candidates_name(text)} if layer > 0 else {TRAINING} if lattice_learned else set())
+    return {s.name for s in stand_ins(plan, scheme)} | ({candidates_name(text)} if layer > 0 else {TRAINING} if lattice_learned else set())
 
 
-def stand_in(plan, scheme):
-    """Uniform rows take the place of the first published scheme's, so that attacks on M_pub have a negative control too."""
-    return scheme or next((s for s in plan.schemes if s.scheme == "published"), plan.schemes[0])
+def stand_ins(plan, scheme):
+    """Whose recordings a view is made of. Uniform rows take the place of the first published scheme's, beside the first lattice scheme's
+    A, so that attacks on M_pub and on A have a negative control too."""
+    if scheme is not None:
+        return [scheme]
+    firsts = [next((s for s in plan.schemes if s.scheme.startswith(kind)), None) for kind in ("published", "lattice")]
+    return [s for s in firsts if s is not None] or [plan.schemes[0]]
 
 
 def candidates_name(text):
@@ -171,11 +175,11 @@ def part_of(folder, text, limit):
 
 def attack_one(plan, work, table, scheme, text, layer, group, only):
     """Lines of one scheme (None: uniform rows), text and layer."""
-    folder = work / stand_in(plan, scheme).name
+    folder, *others = (work / s.name for s in stand_ins(plan, scheme))
     rows, tokens, starts = part_of(folder, text, plan.tokens if layer == 0 else plan.deep_tokens)
     view = recording.load_cloud(folder, group).part(rows)
     if scheme is None:
-        view = laboratory.uniform_control(view)
+        view = laboratory.uniform_control(view, *(recording.load_cloud(other, group).lattice for other in others))
     tokens = np.array(tokens)
     proposed = candidates.load(work / candidates_name(text) / f"group-{group}.npz") if layer > 0 else None
     table = np.load(table, mmap_mode="r")
@@ -208,13 +212,8 @@ def attempt(attack, work, plan, scheme, text, layer):
 
 
 def leaks_of(plan, work, group):
-    """What row counts, repetitions and ranks say, of every scheme; without the lengths one by one."""
-    out = []
-    for scheme in plan.schemes:
-        found = leaks.report(work / scheme.name, group)
-        del found["conversations"]
-        out.append(found)
-    return out
+    """What row counts, repetitions and ranks say, of every scheme."""
+    return [leaks.report(work / scheme.name, group) for scheme in plan.schemes]
 
 
 def sort(lines, plan):

@@ -35,12 +35,18 @@ def made(view, table, count=ROWS):
     tokens = tokens_to_record(len(table), count)
     if view.scheme.startswith("uniform"):
         return rng.integers(0, modq.Q, (count, table.shape[1]), dtype=np.uint64), tokens
+    if view.public is not None:  # uniform combinations of M_pub's rows are those of its reduced form, which has less to multiply
+        basis, pivots = modq.reduced(view.public)
+        others = np.setdiff1d(np.arange(table.shape[1]), pivots)
+        basis = basis[:, others]
     rows = np.zeros((count, table.shape[1]), np.uint64)
     for i in range(0, count, 4096):
-        rows[i:i + 4096] = modq.from_signed(table[tokens[i:i + 4096]].astype(np.int64) * view.delta)
+        part = modq.from_signed(table[tokens[i:i + 4096]].astype(np.int64) * view.delta)
         if view.public is not None:
-            secret = rng.integers(0, modq.Q, (len(rows[i:i + 4096]), len(view.public)), dtype=np.uint64)
-            rows[i:i + 4096] = (rows[i:i + 4096] + modq.matmul(secret, view.public)) % np.uint64(modq.Q)
+            secret = rng.integers(0, modq.Q, (len(part), len(basis)), dtype=np.uint64)
+            part[:, pivots] = modq.add(part[:, pivots], secret)
+            part[:, others] = modq.add(part[:, others], modq.matmul(secret, basis))
+        rows[i:i + 4096] = part
     return rows, tokens
 
 

@@ -26,7 +26,7 @@ def guess(view, candidates):
     wanted = modq.matmul(view.rows, n)[:, 0]
     scaled = modq.mul(n, np.uint64(view.delta))
     for i in range(len(out)):
-        prints = modq.matmul(modq.from_signed(candidates.rows[i].astype(np.int64)), scaled)[:, 0]
+        prints = modq.matmul_small(candidates.rows[i], scaled)[:, 0]
         hits = np.flatnonzero(prints == wanted[i])
         if len(hits):
             out[i] = candidates.tokens[i][hits[0]]

@@ -13,17 +13,23 @@ ADAPTIVE = True
 
 
 def _partner(rows, delta):
-    """For every row another one whose difference is a multiple of delta everywhere, or -1; equal rows tell nothing."""
+    """For every row the first other one whose difference is a multiple of delta everywhere, or -1; equal rows tell nothing."""
     out = np.full(len(rows), -1)
     for i in range(len(rows)):
-        left = np.arange(len(rows))
-        for columns in (slice(0, 1), slice(0, 8), slice(None)):  # few are left for the expensive comparison
-            difference = modq.centred(modq.sub(rows[left, columns], rows[i, columns][None]))
-            left = left[np.all(difference % delta == 0, axis=1)]
-        left = left[np.any(rows[left] != rows[i], axis=1)]
-        if len(left):
-            out[i] = left[0]
+        first_column = modq.centred(modq.sub(rows[:, 0], rows[i, 0]))
+        left = np.flatnonzero(first_column % delta == 0)  # few are left for the expensive comparison
+        step = 2
+        while len(left) and out[i] < 0:  # without a mask all are left, and one of the first will do
+            some, left = left[:step], left[step:]
+            difference = modq.sub(rows[some], rows[i][None])
+            some = some[np.all(modq.centred(difference) % delta == 0, axis=1) & np.any(difference, axis=1)]
+            if len(some):
+                out[i] = some[0]
+            step *= 2
     return out
+
+
+_BITS = 22  # of a fingerprint of 48 that tell quickly that the vocabulary has none such: with 2^16 tokens 1 of 64 passes
 
 
 def guess(view, table):
@@ -31,13 +37,17 @@ def guess(view, table):
     prints = fingerprint.of_table(table, view.delta, r)
     order = np.argsort(prints, kind="stable")
     ordered = prints[order]
+    first_bits = np.uint64(48 - _BITS)
+    there = np.zeros(2**_BITS, bool)
+    there[ordered >> first_bits] = True
     rows = modq.matmul(view.rows, r[:, None])[:, 0]
     out = np.full((len(rows), 1), -1)
     for i, j in enumerate(_partner(view.rows, view.delta)):
         if j < 0:
             continue
         # h_i = h_j + difference for exactly one pair of tokens, with overwhelming probability
-        wanted = (ordered + modq.sub(rows[i], rows[j])) % np.uint64(modq.Q)  # nearly in order: fast to look up
+        wanted = modq.add(ordered, modq.sub(rows[i:i + 1], rows[j:j + 1]))
+        wanted = wanted[there[wanted >> first_bits]]
         at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
         hits = np.flatnonzero(ordered[at] == wanted)
         if len(hits):

@@ -10,6 +10,8 @@
 #include "talaria/cvm/certificate.h"
 #include "talaria/gemm/product.h"
 #include "talaria/ring/modq.h"
+#include "talaria/ring/ntt.h"
+#include "talaria/ring/public_matrix.h"
 
 namespace talaria::cloud::lab {
 namespace {
@@ -40,6 +42,27 @@ Result<std::vector<int>> DeltaBits(const model::Store& store) {
     TALARIA_ASSIGN_OR_RETURN(const cvm::Certificate certificate,
                              cvm::Certificate::Compute(norms, group.d));
     out.push_back(certificate.delta_log2);
+  }
+  return out;
+}
+
+// A_d by coefficients, [8 * 256][d] x 6 bytes: row i * 256 + c has coefficient c of each A_ij.
+std::vector<uint8_t> LatticeMatrix(const model::Manifest& manifest, uint32_t d) {
+  std::vector<uint8_t> values(ring::ModuleMatrixBytes(d));
+  ring::ExpandPublicMatrix(ring::PublicMatrixKey(manifest.profile, model::CoreDigest(manifest), d),
+                           0, d, values);
+  std::vector<uint8_t> out(size_t{ring::kSecretSize} * d * ring::kResidueBytes);
+  ring::Polynomial polynomial;
+  for (size_t i = 0; i < ring::kRank; ++i) {
+    for (size_t j = 0; j < d; ++j) {
+      for (size_t slot = 0; slot < ring::kDegree; ++slot)
+        polynomial[slot] = ring::LoadResidue(&values[ring::ModuleMatrixOffset(j, slot, i)]);
+      ring::InverseNtt(polynomial);
+      for (size_t c = 0; c < ring::kDegree; ++c) {
+        const size_t row = i * ring::kDegree + c;
+        ring::StoreResidue(&out[(row * d + j) * ring::kResidueBytes], polynomial[c]);
+      }
+    }
   }
   return out;
 }
@@ -96,13 +119,27 @@ Status Recorder::WriteDescription(const RecorderOptions& options, const model::S
       published["files"][width] = name;
     }
   }
+  nlohmann::json lattice;  // null
+  if (options.scheme.starts_with("lattice")) {
+    lattice = {{"files", nlohmann::json::object()}};
+    for (uint32_t g = 0; g < groups_.size(); ++g) {
+      const std::string width = std::to_string(groups_[g].d);
+      if (!rows_.Keeps(g) || lattice["files"].contains(width)) continue;
+      const std::string name = "lattice-" + width + ".residues";
+      TALARIA_ASSIGN_OR_RETURN(const talaria::lab::File file,
+                               CreateRecordingFile(folder + "/" + name));
+      TALARIA_RETURN_IF_ERROR(Append(file, LatticeMatrix(manifest, groups_[g].d)));
+      lattice["files"][width] = name;
+    }
+  }
   const nlohmann::json description = {{"version", 1},
                                       {"model", ToHex(store.identity())},
                                       {"profile", manifest.profile},
                                       {"scheme", options.scheme},
                                       {"q", ring::kQ},
                                       {"groups", std::move(groups)},
-                                      {"published", std::move(published)}};
+                                      {"published", std::move(published)},
+                                      {"lattice", std::move(lattice)}};
   TALARIA_ASSIGN_OR_RETURN(const talaria::lab::File file,
                            CreateRecordingFile(folder + "/recording.json"));
   return Append(file, AsBytes(description.dump(1) + "\n"));
