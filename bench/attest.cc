@@ -8,6 +8,7 @@
 #include "bench/attested_chain.h"
 #include "bench/commands.h"
 #include "bench/http_connection.h"
+#include "bench/laboratory.h"
 #include "bench/llama_bench.h"
 #include "bench/statistics.h"
 #include "talaria/attest/policy_file.h"

@@ -7,8 +7,8 @@
 #include <memory>
 #include <string>
 
-#include "bench/laboratory.h"
 #include "bench/process.h"
+#include "bench/setting.h"
 #include "talaria/base/result.h"
 
 namespace talaria::bench {
@@ -27,8 +27,7 @@ class AttestedChain {
 
  private:
   AttestedChain() = default;
-  Status MakeKeysAndConfiguration(const Setting& setting);
-  Status StartProcesses(const Setting& setting);
+  Status StartCvmAndProxy(const Setting& setting);
   std::string front_, proxy_, engine_, policy_, token_;
   std::unique_ptr<Background> cloud_process_, cvm_process_, proxy_process_;
 };

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "bench/laboratory.h"
+#include "bench/setting.h"
 #include "talaria/base/result.h"
 
 namespace talaria::bench {
@@ -14,10 +14,21 @@ struct EndToEndOptions {
   std::string json;  // file for the results, or empty
   int pairs = 7;
   int prompt = 512;  // tokens per prompt
+  int streams = 4;   // at a time, in the rows of parallel streams; 0: without these
 };
 // Alternates plain llama.cpp and Talaria on the same model and cores; prints a table and writes
 // JSON.
 Status EndToEnd(const EndToEndOptions& options);
+
+struct LayerOptions {
+  Setting setting;  // model and store are this command's own
+  std::string json;
+  std::string shape = "8b";
+  int pairs = 7;
+  int prompt = 512;
+};
+// One layer with a large model's shapes: the same pairs and the same table.
+Status Layer(const LayerOptions& options);
 
 struct FidelityOptions {
   Setting setting;

@@ -3,6 +3,7 @@
 #include <regex>
 
 #include "bench/commands.h"
+#include "bench/laboratory.h"
 
 namespace talaria::bench {
 namespace {

@@ -1,10 +1,12 @@
 #include "bench/laboratory.h"
 
-#include <unistd.h>
+#include <signal.h>
 
 #include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+
+#include "bench/provider.h"
 
 namespace talaria::bench {
 namespace {
@@ -34,28 +36,33 @@ Status ProvisionIfAbsent(const Setting& setting) {
 Result<std::unique_ptr<Laboratory>> Laboratory::Start(const Setting& setting) {
   auto lab = std::unique_ptr<Laboratory>(new Laboratory);
   lab->setting_ = setting;
-  const std::string endpoint = "unix:" + setting.work + "/cloud.sock";
-  TALARIA_ASSIGN_OR_RETURN(
-      auto cloud,
-      Background::Start({setting.bin + "/talaria-cloud", "serve", setting.store, "--listen",
-                         endpoint, "--threads", std::to_string(setting.cloud_threads),
-                         "--insecure-simulated-tee", "--insecure-plaintext"},
-                        setting.work + "/cloud.log"));
-  lab->cloud_ = std::make_unique<Background>(std::move(cloud));
-  const auto listening = Clock::now() + std::chrono::seconds(120);
-  while (!std::filesystem::exists(setting.work + "/cloud.sock")) {
-    if (Clock::now() > listening)
-      return Status(Code::kUnavailable,
-                    "the cloud did not start; see " + setting.work + "/cloud.log");
-    usleep(20000);
+  Provider provider;
+  std::string policy;
+  std::vector<std::string> security;
+  if (!setting.plaintext) {
+    TALARIA_ASSIGN_OR_RETURN(provider, MakeProvider(setting));
+    // The laboratory's program has no configuration file and no users.
+    TALARIA_ASSIGN_OR_RETURN(policy, MakePolicy(setting, provider,
+                                                {.program = setting.bin + "/talaria-cvm-lab",
+                                                 .tenant_key = std::string(64, '0'),
+                                                 .configuration = std::string(64, '0')}));
+    security = {"--provider-key", provider.key, "--identity", provider.model};
   }
+  TALARIA_ASSIGN_OR_RETURN(CloudProcess cloud, StartCloud(setting, provider, policy));
+  lab->cloud_ = std::move(cloud.process);
+  std::vector<std::string> arguments = {setting.bin + "/talaria-cvm-lab",
+                                        "batch",
+                                        "--cloud",
+                                        cloud.endpoint,
+                                        "--scheme",
+                                        setting.scheme,
+                                        "--m",
+                                        setting.m,
+                                        "--pool-batches",
+                                        std::to_string(setting.pool_batches)};
+  arguments.insert(arguments.end(), security.begin(), security.end());
   const auto start = Clock::now();
-  TALARIA_ASSIGN_OR_RETURN(
-      auto cvm, Background::Start({setting.bin + "/talaria-cvm-lab", "batch", "--cloud", endpoint,
-                                   "--scheme", setting.scheme, "--m", setting.m, "--pool-batches",
-                                   std::to_string(setting.pool_batches)},
-                                  setting.work + "/cvm.log"));
-  lab->cvm_ = std::make_unique<Background>(std::move(cvm));
+  TALARIA_ASSIGN_OR_RETURN(lab->cvm_, Launch(arguments, setting.work + "/cvm.log"));
   auto ready = ReadJson(*lab->cvm_, kSetupTimeoutSeconds);
   if (!ready.ok())
     return ready.status().Annotate("the CVM side did not start (see " + setting.work + "/cvm.log)");
@@ -66,31 +73,62 @@ Result<std::unique_ptr<Laboratory>> Laboratory::Start(const Setting& setting) {
   return lab;
 }
 
-Result<MaskedRun> Laboratory::Run(const std::vector<std::string>& arguments) {
-  const std::string output = setting_.work + "/masked.out";
-  const double cloud_before = cloud_->Measure().cpu_seconds,
-               cvm_before = cvm_->Measure().cpu_seconds,
-               children_before = cvm_->MeasureEndedGrandchildren();
-  TALARIA_RETURN_IF_ERROR(
-      cvm_->WriteLine(Json{{"arguments", arguments}, {"output", output}}.dump()));
+Status Laboratory::Say(const std::vector<std::string>& arguments, bool serves) {
+  return cvm_->WriteLine(Json{
+      {"arguments", arguments},
+      {"output", setting_.work + "/masked.out"},
+      {"serves", serves}}.dump());
+}
+
+Result<MaskedRun> Laboratory::Collect(const CpuSeconds& before) {
   TALARIA_ASSIGN_OR_RETURN(const Json reply, ReadJson(*cvm_, kRunTimeoutSeconds));
   if (reply.value("exit", -1) != 0) {
-    return Status(Code::kUnavailable, arguments[0] + " failed on the masked model: " +
-                                          reply.dump() + "; see " + setting_.work + "/cvm.log");
+    return Status(Code::kUnavailable, "a program failed on the masked model: " + reply.dump() +
+                                          "; see " + setting_.work + "/cvm.log");
   }
   MaskedRun run;
   run.wall_seconds = reply.at("wall_seconds");
   run.refill_seconds = reply.at("refill_seconds");
-  run.child_cpu_seconds =
-      cvm_->MeasureEndedGrandchildren() - children_before;  // the launcher waited for it
   run.bytes_sent = reply.at("bytes_sent");
   run.bytes_received = reply.at("bytes_received");
   run.calls = reply.at("calls");
   run.rows = reply.at("rows");
-  run.cvm_cpu_seconds = cvm_->Measure().cpu_seconds - cvm_before;
-  run.cloud_cpu_seconds = cloud_->Measure().cpu_seconds - cloud_before;
-  TALARIA_ASSIGN_OR_RETURN(const auto text, ReadFile(output, uint64_t{64} << 20));
+  run.cvm_cpu_seconds = cvm_->Measure().cpu_seconds - before.cvm;
+  run.cloud_cpu_seconds = cloud_->Measure().cpu_seconds - before.cloud;
+  return run;
+}
+
+Result<MaskedRun> Laboratory::Run(const std::vector<std::string>& arguments) {
+  const CpuSeconds before{cloud_->Measure().cpu_seconds, cvm_->Measure().cpu_seconds,
+                          cvm_->MeasureEndedGrandchildren()};
+  TALARIA_RETURN_IF_ERROR(Say(arguments, false));
+  TALARIA_ASSIGN_OR_RETURN(MaskedRun run, Collect(before));
+  run.child_cpu_seconds =
+      cvm_->MeasureEndedGrandchildren() - before.child;  // the launcher waited for it
+  TALARIA_ASSIGN_OR_RETURN(const auto text,
+                           ReadFile(setting_.work + "/masked.out", uint64_t{64} << 20));
   run.output.assign(text.begin(), text.end());
+  return run;
+}
+
+Status Laboratory::StartServer(const std::vector<std::string>& arguments) {
+  return Say(arguments, true);
+}
+
+void Laboratory::BeginTimed() {
+  timed_ = {cloud_->Measure().cpu_seconds, cvm_->Measure().cpu_seconds,
+            CpuSecondsOf(cvm_->Grandchild())};
+}
+
+Result<MaskedRun> Laboratory::EndServer() {
+  const pid_t server = cvm_->Grandchild();
+  if (server < 0) return Status(Code::kUnavailable, "the server has ended by itself");
+  const double child = CpuSecondsOf(server) - timed_.child;
+  const auto start = Clock::now();
+  kill(server, SIGKILL);  // it inherits blocked signals from the CVM
+  TALARIA_ASSIGN_OR_RETURN(MaskedRun run, Collect(timed_));
+  run.child_cpu_seconds = child;
+  run.refill_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return run;
 }
 

@@ -8,21 +8,10 @@
 #include <vector>
 
 #include "bench/process.h"
+#include "bench/setting.h"
 #include "talaria/base/result.h"
 
 namespace talaria::bench {
-
-struct Setting {
-  std::string model;     // GGUF
-  std::string bin;       // Talaria's programs
-  std::string llama;     // llama.cpp as scripts/setup built it
-  std::string store;     // provisioned when absent
-  std::string work;      // logs and sockets
-  int pool_batches = 2;  // of 256 rows, per group
-  int cloud_threads = 2;
-  std::string scheme = "lattice";  // of talaria-cvm-lab
-  std::string m = "1/2";           // of the scheme `published`
-};
 
 // One llama.cpp program run through the masked model.
 struct MaskedRun {
@@ -39,6 +28,12 @@ class Laboratory {
   static Result<std::unique_ptr<Laboratory>> Start(const Setting& setting);
   // arguments[0] is a llama.cpp program; the model is added.
   Result<MaskedRun> Run(const std::vector<std::string>& arguments);
+  // A llama.cpp server, which runs until EndServer(): whatever is between StartServer() and
+  // BeginTimed() counts in nothing but the traffic. The times of EndServer() are those from
+  // BeginTimed() on; its `refill_seconds` are from its beginning, the server's end included.
+  Status StartServer(const std::vector<std::string>& arguments);
+  void BeginTimed();
+  Result<MaskedRun> EndServer();
   double setup_seconds() const { return setup_seconds_; }
   Usage cvm() const { return cvm_->Measure(); }
   Usage cloud() const { return cloud_->Measure(); }
@@ -49,7 +44,14 @@ class Laboratory {
 
  private:
   Laboratory() = default;
+  struct CpuSeconds {
+    double cloud = 0, cvm = 0, child = 0;
+  };
+  Status Say(const std::vector<std::string>& arguments, bool serves);
+  // After the program's end. Leaves child_cpu_seconds to the caller.
+  Result<MaskedRun> Collect(const CpuSeconds& before);
   Setting setting_;
+  CpuSeconds timed_;  // of a server, when its timed part began
   std::unique_ptr<Background> cloud_, cvm_;
   double setup_seconds_ = 0, hint_bytes_per_weight_ = 0;
   std::string memory_json_;

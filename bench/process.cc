@@ -87,7 +87,20 @@ Stat ReadStat(const std::string& pid) {
   return stat;
 }
 
+std::vector<std::pair<pid_t, Stat>> ChildrenOf(pid_t parent) {
+  std::vector<std::pair<pid_t, Stat>> children;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const Stat stat = ReadStat(name);
+    if (stat.parent == parent) children.emplace_back(static_cast<pid_t>(std::stol(name)), stat);
+  }
+  return children;
+}
+
 }  // namespace
+
+double CpuSecondsOf(pid_t pid) { return ReadStat(std::to_string(pid)).own_seconds; }
 
 Result<Finished> RunProcess(const std::vector<std::string>& arguments,
                             const std::string& error_log) {
@@ -175,9 +188,15 @@ Result<std::string> Background::ReadLine(double timeout_seconds) {
   }
 }
 
+bool Background::ended() const {
+  siginfo_t info{};  // left for the destructor to reap
+  return waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+         info.si_pid != 0;
+}
+
 Usage Background::Measure() const {
   Usage usage;
-  usage.cpu_seconds = ReadStat(std::to_string(pid_)).own_seconds;
+  usage.cpu_seconds = CpuSecondsOf(pid_);
   std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
   for (std::string line; std::getline(status, line);) {
     const auto value = [&] {
@@ -191,13 +210,16 @@ Usage Background::Measure() const {
 
 double Background::MeasureEndedGrandchildren() const {
   double seconds = 0;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
-    const std::string name = entry.path().filename();
-    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    const Stat stat = ReadStat(name);
-    if (stat.parent == pid_) seconds += stat.ended_children_seconds;
-  }
+  for (const auto& [pid, stat] : ChildrenOf(pid_)) seconds += stat.ended_children_seconds;
   return seconds;
+}
+
+pid_t Background::Grandchild() const {
+  for (const auto& [pid, stat] : ChildrenOf(pid_)) {
+    const auto grandchildren = ChildrenOf(pid);
+    if (!grandchildren.empty()) return grandchildren[0].first;
+  }
+  return -1;
 }
 
 }  // namespace talaria::bench

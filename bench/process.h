@@ -31,6 +31,8 @@ struct Finished {
 Result<Finished> RunProcess(const std::vector<std::string>& arguments,
                             const std::string& error_log);
 
+double CpuSecondsOf(pid_t pid);  // user and system, until now; 0 without that process
+
 // A process that is spoken to line by line on its standard input and output. Ended (SIGTERM, then
 // SIGKILL) at destruction.
 class Background {
@@ -45,7 +47,9 @@ class Background {
       double timeout_seconds);               // kUnavailable at its end or after the time
   Usage Measure() const;                     // of the running process alone
   double MeasureEndedGrandchildren() const;  // CPU seconds of the ended children of its children
+  pid_t Grandchild() const;                  // one that runs, or -1
   pid_t pid() const { return pid_; }
+  bool ended() const;
 
  private:
   Background() = default;

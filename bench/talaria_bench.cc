@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <map>
 
 #include "bench/commands.h"
 #include "talaria/base/log.h"
@@ -33,16 +34,19 @@ int main(int argc, char** argv) {
   setting.model = TALARIA_DEFAULT_MODEL;
   std::string work;
   bench::EndToEndOptions end_to_end;
+  bench::LayerOptions layer;
   bench::FidelityOptions fidelity;
   bench::SchemesOptions schemes;
   fidelity.text = TALARIA_DEFAULT_TEXT;
-  const auto common = [&](CLI::App* command, std::string& json) {
-    command->add_option("--model", setting.model, "GGUF file")
-        ->check(CLI::ExistingFile)
-        ->capture_default_str();
-    command->add_option(
-        "--store", setting.store,
-        "Provisioned store; default: one made in the work folder and removed with it");
+  const auto common = [&](CLI::App* command, std::string& json, bool own_model = false) {
+    if (!own_model) {
+      command->add_option("--model", setting.model, "GGUF file")
+          ->check(CLI::ExistingFile)
+          ->capture_default_str();
+      command->add_option(
+          "--store", setting.store,
+          "Provisioned store; default: one made in the work folder and removed with it");
+    }
     command->add_option("--json", json, "Write the results there");
     command->add_option("--cloud-threads", setting.cloud_threads, "Threads of the cloud's products")
         ->check(CLI::Range(1, 256))
@@ -56,21 +60,63 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(1, 64))
         ->capture_default_str();
   };
+  const auto channel = [&](CLI::App* command) {
+    using Channel = bench::Setting::Channel;
+    command
+        ->add_option("--channel", setting.channel,
+                     "Between CVM and cloud: a Unix socket, or TCP on loopback; in both attested "
+                     "TLS 1.3, as talaria-cvm has it. There is no shared-memory channel")
+        ->transform(CLI::CheckedTransformer(
+            std::map<std::string, Channel>{{"unix", Channel::kUnix}, {"tcp", Channel::kTcp}}))
+        ->type_name("unix|tcp")
+        ->default_str("unix");
+    command->add_flag("--plaintext", setting.plaintext,
+                      "For analysis: neither TLS nor evidence, which no product does; table and "
+                      "JSON say so");
+  };
   auto* e = app.add_subcommand(
       "end-to-end",
       "Speed, CPU, memory and traffic: pairs of plain llama.cpp and Talaria, alternating");
   common(e, end_to_end.json);
   pools(e);
+  channel(e);
   e->add_option("--pairs", end_to_end.pairs, "Interleaved pairs")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   e->add_option("--prompt", end_to_end.prompt, "Tokens per prompt")
       ->check(CLI::Range(1, 65536))
       ->capture_default_str();
+  e->add_option("--streams", end_to_end.streams,
+                "Parallel streams of two further rows, with llama-server; 0: without them")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  e->footer(
+      "doc/performance.md says what each row is.\nExample:\n  talaria-bench end-to-end --pairs 7 "
+      "--json end-to-end.json");
+  auto* l = app.add_subcommand(
+      "layer",
+      "The same pairs for one layer of a large model's shapes, random weights, beside llama.cpp "
+      "with Q8_0 and Q4_K");
+  common(l, layer.json, true);
+  pools(l);
+  channel(l);
+  l->add_option("--shape", layer.shape, "Whose layer: Llama 3.2 1B, 3.1 8B or 3.1 70B")
+      ->check(CLI::IsMember({"1b", "8b", "70b"}))
+      ->capture_default_str();
+  l->add_option("--pairs", layer.pairs, "Interleaved pairs")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  l->add_option("--prompt", layer.prompt, "Tokens per prompt")
+      ->check(CLI::Range(1, 8192))
+      ->capture_default_str();
+  l->footer(
+      "With --work DIR the two GGUF files and the store stay there for the next "
+      "run.\nExample:\n  talaria-bench layer --shape 8b --work /var/tmp/layer --json layer.json");
   auto* f = app.add_subcommand("fidelity",
                                "Perplexity of plain llama.cpp and of Talaria on the same text");
   common(f, fidelity.json);
   pools(f);
+  channel(f);
   f->add_option("--text", fidelity.text, "Text file")
       ->check(CLI::ExistingFile)
       ->capture_default_str();
@@ -82,6 +128,7 @@ int main(int argc, char** argv) {
       "The mask of this project, the published one (broken) and none: speed, CPU, hints, traffic");
   common(c, schemes.json);
   pools(c);
+  channel(c);
   c->add_option("--m", setting.m,
                 "Rows of M_pub of the published mask: a share of the width, N, d-1")
       ->type_name("1/2|N|d-1")
@@ -105,7 +152,11 @@ int main(int argc, char** argv) {
       "TEE's own\ntime for a report comes on top of the handshake.\nExample:\n  talaria-bench "
       "attest --json attest.json");
 #endif
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : ExitCode(Code::kInvalidArgument);
+  }
 
   const bool temporary = work.empty();
   if (temporary) {
@@ -119,9 +170,10 @@ int main(int argc, char** argv) {
   std::filesystem::create_directories(work);
   setting.work = work;
   if (setting.store.empty()) setting.store = work + "/store";
-  end_to_end.setting = fidelity.setting = schemes.setting = setting;
+  end_to_end.setting = layer.setting = fidelity.setting = schemes.setting = setting;
   Status status;
   if (e->parsed()) status = bench::EndToEnd(end_to_end);
+  if (l->parsed()) status = bench::Layer(layer);
   if (f->parsed()) status = bench::Fidelity(fidelity);
   if (c->parsed()) status = bench::Schemes(schemes);
 #ifdef TALARIA_SIMULATED_TEE

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""talaria-bench as far as a tiny model goes: every row is there, on the channel that was asked for, and says which. No time is judged.
+
+usage: bench_test.py BIN_DIR
+
+What is checked of the channel is what talaria-cloud says in its own log, not what talaria-bench claims.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "system"))
+
+import tiny_model  # noqa: E402
+
+WRONG_USAGE = 2
+ROWS = {"decode", "prompt", "decode, burst", "prompt, burst", "first token"}
+
+
+def check(condition, message):
+    if not condition:
+        sys.exit(f"FAILED: {message}")
+
+
+class Bench:
+    def __init__(self, folder):
+        self.program, self.folder = pathlib.Path(sys.argv[1]).resolve() / "talaria-bench", folder
+        self.model = folder / "tiny.gguf"
+        tiny_model.write(self.model)
+
+    def run(self, *arguments):
+        command = [str(part) for part in (self.program, *arguments)]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240)
+
+    def end_to_end(self, name, *arguments):
+        """(table, JSON, the cloud's log)"""
+        work, out = self.folder / name, self.folder / f"{name}.json"
+        done = self.run("end-to-end", "--model", self.model, "--store", self.folder / "store", "--pairs", 1, "--pool-batches", 1,
+                        "--prompt", 64, "--work", work, "--json", out, *arguments)
+        check(done.returncode == 0, f"{name} ended with {done.returncode}: {done.stderr[-800:]}")
+        return done.stdout, json.loads(out.read_text()), (work / "cloud.log").read_text()
+
+
+def attested_and_streams(bench):
+    table, result, log = bench.end_to_end("default", "--streams", 2)
+    streams = {"2 parallel streams", "2 streams' prompts"}
+    check(set(result["workloads"]) == ROWS | streams, f"the rows are {sorted(result['workloads'])}")
+    check((result["channel"], result["plaintext"], result["tee"]) == ("unix", False, "simulated"), "the default channel is not the product's")
+    check("TLS 1.3, attested" in table and "PLAINTEXT" not in table, "the table does not say that its channel is attested")
+    check("CVMs pin this key" in log and "PLAINTEXT" not in log, "the cloud did not serve attested TLS")
+    for name, row in result["workloads"].items():
+        check(row["ratio"]["median"] > 0 and row["cvm_cpu_ratio"]["median"] > 0, f"{name} measured nothing: {row}")
+        check(row["round_trips_per_token"] > 0, f"{name} did not go through the cloud: {row}")
+        check("spread" in row["ratio"] and "spread" in row["cvm_cpu_ratio"], f"{name} has no spread")
+        check(f"\n{name} " in table, f"{name} is not in the table")
+    # Two streams' tokens share their calls, so there are fewer calls than a token has alone.
+    alone, together = (result["workloads"][name]["round_trips_per_token"] for name in ("decode", "2 parallel streams"))
+    check(together < 0.75 * alone, f"a token of two streams has {together} calls, one alone {alone}")
+
+
+def plaintext_is_marked(bench):
+    table, result, log = bench.end_to_end("plaintext", "--streams", 0, "--channel", "tcp", "--plaintext")
+    check(set(result["workloads"]) == ROWS, f"the rows are {sorted(result['workloads'])}")
+    check((result["channel"], result["plaintext"]) == ("tcp", True), "the JSON does not say that it is plaintext")
+    check("PLAINTEXT: for analysis" in table, "the table does not say that it is plaintext")
+    check("PLAINTEXT" in log and "127.0.0.1:" in log, "the cloud did not serve plaintext on TCP")
+
+
+def wrong_usage(bench):
+    for arguments, word in ((("end-to-end", "--channel", "ring"), "ring"), (("layer", "--shape", "9b"), "9b"), (("end-to-end", "--streams", "65"), "65")):
+        done = bench.run(*arguments)
+        check(done.returncode == WRONG_USAGE, f"{arguments} ended with {done.returncode}")
+        check(word in done.stderr and arguments[1] in done.stderr, f"{arguments} said {done.stderr!r}")
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="talaria-bench-test-", dir="/tmp") as folder:
+        bench = Bench(pathlib.Path(folder))
+        for part in (wrong_usage, attested_and_streams, plaintext_is_marked):
+            part(bench)
+            print(f"passed {part.__name__}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
