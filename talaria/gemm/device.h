@@ -71,7 +71,7 @@ struct DeviceSpec {
     kCuda,
   } kind = Kind::kCpu;
   int ordinal = 0;           // of the GPU, as CUDA counts them
-  int threads = 1;           // of the processor's products, the caller's included; >= 1
+  int threads = 2;           // of the processor's products, the caller's included; >= 1
   Isa isa = Isa::kPortable;  // of the processor: an upper bound; the self-test decides
 
   // "auto", "cpu", "cuda" or "cuda:N" into kind and ordinal. kInvalidArgument.
