@@ -28,7 +28,7 @@ constexpr const char* kExitCodes =
     "4 not enough disk, memory or another limit; 5 unavailable; 130 stopped by a signal.";
 
 struct Arguments {
-  std::string config, store;
+  std::string config, store, device = "auto";
   bool json = false, check_config = false;
   ServeSecurity security;
   cloud::ProvisionOptions provision;
@@ -104,12 +104,29 @@ void AddKey(CLI::App& program, Arguments& args) {
 void AddServe(CLI::App& program, Arguments& args) {
   CLI::App* command = program.add_subcommand("serve", "Serve a store to CVMs");
   cloud::ServerOptions& options = args.serve;
-  options.threads = Threads();
+  options.device.threads = Threads();
   command->add_option("store", options.store, "The store")->envname("TALARIA_STORE");
   command->add_option("--listen", options.listen, "Where to listen: unix:PATH or HOST:PORT")
       ->envname("TALARIA_LISTEN")
       ->type_name("ADDRESS");
-  command->add_option("--threads", options.threads, "Threads of the products, together")
+  command
+      ->add_option("--device", args.device,
+                   "Where products are computed: cpu, cuda (a GPU; cuda:N: the N-th), or auto: a "
+                   "GPU if one can be used, else the processor")
+      ->envname("TALARIA_DEVICE")
+      ->type_name("DEVICE")
+      ->capture_default_str();
+  command
+      ->add_option("--batch-window-us", options.batch_window_us,
+                   "How long a product may wait for rows of other active CVMs; 0: takes only what "
+                   "came while the device was busy")
+      ->envname("TALARIA_BATCH_WINDOW_US")
+      ->check(CLI::Range(0, 100'000))
+      ->type_name("US")
+      ->capture_default_str();
+  command
+      ->add_option("--threads", options.device.threads,
+                   "Threads of the processor's products, together")
       ->envname("TALARIA_THREADS")
       ->check(CLI::Range(1, 1024))
       ->type_name("N")
@@ -172,6 +189,7 @@ Status CheckServe(const Arguments& args) {
     return Status(Code::kInvalidArgument,
                   "where to listen? Give --listen unix:PATH or --listen HOST:PORT");
   }
+  TALARIA_RETURN_IF_ERROR(gemm::DeviceSpec::Parse(args.device).status());
   if (args.check_config) return OkStatus();
   const ServeSecurity& security = args.security;
   if (security.simulated_tee && !kSimulatedTee)
@@ -207,7 +225,10 @@ Status Run(CLI::App& program, Arguments& args) {
   if (name == "inspect") return RunInspect(args.store, args.json);
   if (name == "verify") return RunVerify(args.store, args.json);
   if (name == "key") return RunKey(args.store, args.json);
-  args.serve.isa = DetectIsa();
+  TALARIA_ASSIGN_OR_RETURN(const gemm::DeviceSpec device, gemm::DeviceSpec::Parse(args.device));
+  args.serve.device.kind = device.kind;
+  args.serve.device.ordinal = device.ordinal;
+  args.serve.device.isa = DetectIsa();
   return RunServe(args.serve, args.security);
 }
 

@@ -44,7 +44,7 @@ void AddServe(CLI::App& program, Arguments& args) {
   command->add_option("--m", args.m, "Rows of M_pub of `published`, as talaria-cvm-lab has them")
       ->type_name("1/2|N|d-1")
       ->capture_default_str();
-  command->add_option("--threads", args.serve.threads, "Threads of the products, together")
+  command->add_option("--threads", args.serve.device.threads, "Threads of the products, together")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   command->footer(
@@ -63,7 +63,7 @@ Status Run(Arguments& args) {
   TALARIA_ASSIGN_OR_RETURN(const std::shared_ptr<cloud::lab::Recorder> recorder,
                            cloud::lab::Recorder::Create(args.record));
   args.serve.observer = recorder;
-  args.serve.isa = DetectIsa();
+  args.serve.device.isa = DetectIsa();
   TALARIA_RETURN_IF_ERROR(RunServe(
       args.serve,
       {.key = {}, .policy = {}, .collateral = {}, .simulated_tee = true, .plaintext = true}));

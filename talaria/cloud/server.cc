@@ -25,11 +25,14 @@ constexpr std::chrono::milliseconds kDrainGrace{
     1000};  // for replies that are under way when the server stops
 constexpr std::chrono::milliseconds kAcceptPause{50};  // when the system has no descriptor left
 constexpr int kRefusalTimeoutMs = 100;
+constexpr int kMaxBatchWindowUs = 100'000;
 
 Status CheckOptions(const ServerOptions& options) {
   const auto bad = [](const char* what) { return Status(Code::kInvalidArgument, what); };
-  if (options.threads < 1) return bad("threads must be at least 1");
+  if (options.device.threads < 1) return bad("threads must be at least 1");
   if (options.max_connections < 1) return bad("max_connections must be at least 1");
+  if (options.batch_window_us < 0 || options.batch_window_us > kMaxBatchWindowUs)
+    return bad("batch_window_us must be 0 to 100000: all connections wait for it");
   if (options.idle_timeout_ms < 0) return bad("idle_timeout_ms must not be negative");
   if (options.frame_timeout_ms < 1)
     return bad("frame_timeout_ms must be at least 1: a peer could block a thread for ever");
@@ -51,8 +54,19 @@ class ServerImpl final : public Server {
   ~ServerImpl() override { EndSessions(); }
 
   Status Start(const wire::Endpoint& endpoint) {
-    TALARIA_ASSIGN_OR_RETURN(products_, ProductService::Create(store_, options_.threads,
-                                                               gemm::SelfTestedIsa(options_.isa)));
+    std::shared_ptr<gemm::Device> device = options_.test_device;
+    if (device == nullptr) {
+      TALARIA_ASSIGN_OR_RETURN(device, gemm::CreateDevice(options_.device));
+    } else {
+      TALARIA_RETURN_IF_ERROR(gemm::SelfTestDevice(*device));
+    }
+    LogInfo("products on " + device->name());
+    TALARIA_ASSIGN_OR_RETURN(
+        products_, ProductService::Create(
+                       store_, std::move(device),
+                       {.max_places = static_cast<size_t>(options_.max_connections),
+                        .window = std::chrono::microseconds(options_.batch_window_us),
+                        .on_lost = [this](const Status& status) { OnDeviceLost(status); }}));
     TALARIA_ASSIGN_OR_RETURN(listener_, wire::Listener::Create(endpoint));
     return OkStatus();
   }
@@ -73,7 +87,9 @@ class ServerImpl final : public Server {
     }
     stopping_ = true;
     EndSessions();
-    return status;
+    LogProducts();
+    const std::lock_guard lock(mutex_);
+    return lost_.ok() ? status : lost_;
   }
 
   // An atomic store and a write to an event descriptor: safe in a signal handler.
@@ -85,6 +101,22 @@ class ServerImpl final : public Server {
   std::string address() const override { return listener_->address(); }
 
  private:
+  // On a connection's thread. The process ends, so that whoever supervises it starts it anew.
+  void OnDeviceLost(const Status& status) {
+    {
+      const std::lock_guard lock(mutex_);
+      lost_ = status.Annotate("the device was lost, and with it every product");
+    }
+    Stop();
+  }
+
+  void LogProducts() const {
+    const BatchScheduler::Stats stats = products_->stats();
+    LogInfo("multiplied " + std::to_string(stats.rows) + " rows of " +
+            std::to_string(stats.requests) + " requests in " + std::to_string(stats.products) +
+            " products");
+  }
+
   struct Worker {
     std::unique_ptr<Session> session;
     std::thread thread;
@@ -187,6 +219,7 @@ class ServerImpl final : public Server {
       waiting_{5, "connections had to wait"};
   std::mutex mutex_;
   std::condition_variable finished_;
+  Status lost_;                                 // guarded by mutex_
   std::list<std::unique_ptr<Worker>> workers_;  // Run()'s thread only
   uint64_t admitted_ = 0;                       // likewise
   bool full_logged_ = false;

@@ -64,7 +64,7 @@ class AttestedServer {
     const ServerOptions test = TestOptions(store);
     options.store = test.store;
     options.listen = test.listen;
-    options.isa = test.isa;
+    options.device = test.device;
     options.gate = gate;
     options.local_only = true;
     server = std::make_unique<RunningServer>(options, level);

@@ -41,7 +41,7 @@ TEST(ServerTest, ProductsEqualTheOracle) {
   const TinyStore store(kShapes);
   for (const Isa isa : SupportedIsas()) {
     ServerOptions options = TestOptions(store);
-    options.isa = isa;
+    options.device.isa = isa;
     const RunningServer server(options);
     Client client(server.address);
     const auto hello = client.Greet();
@@ -262,7 +262,7 @@ TEST(ServerTest, CreateSaysWhatIsWrong) {
   const Status open = create([](ServerOptions& o) { o.insecure_plaintext = false; });
   EXPECT_EQ(open.code(), Code::kInvalidArgument);
   EXPECT_THAT(open.message(), HasSubstr("gate"));
-  EXPECT_EQ(create([](ServerOptions& o) { o.threads = 0; }).code(), Code::kInvalidArgument);
+  EXPECT_EQ(create([](ServerOptions& o) { o.device.threads = 0; }).code(), Code::kInvalidArgument);
   EXPECT_EQ(create([](ServerOptions& o) { o.max_connections = 0; }).code(), Code::kInvalidArgument);
   EXPECT_EQ(create([](ServerOptions& o) { o.frame_timeout_ms = 0; }).code(),
             Code::kInvalidArgument);

@@ -23,7 +23,8 @@ inline ServerOptions TestOptions(const TinyStore& store) {
   options.listen = store.socket();
   options.frame_timeout_ms = 5000;
   options.insecure_plaintext = true;
-  options.isa = DetectIsa();
+  options.device.isa = DetectIsa();
+  options.device.threads = 2;
   return options;
 }
 

@@ -29,6 +29,8 @@ ErrorCode ToErrorCode(const Status& status) {
       return ErrorCode::kUnsupportedVersion;
     case Code::kUntrusted:
       return ErrorCode::kNotAttested;
+    case Code::kResourceExhausted:
+      return ErrorCode::kOverloaded;
     case Code::kCancelled:
       return ErrorCode::kDraining;
     default:
@@ -40,6 +42,7 @@ ErrorCode ToErrorCode(const Status& status) {
 
 Session::Session(std::unique_ptr<wire::Transport> transport, const SessionContext& context)
     : context_(context),
+      products_(context.products),
       socket_(std::make_shared<wire::StrangerTransport>(std::move(transport),
                                                         context.hello_timeout_ms)) {}
 
@@ -205,9 +208,10 @@ Status Session::AnswerFetch(Bytes body) {
 Status Session::AnswerMultiply(Bytes body) {
   Bytes planes;
   TALARIA_ASSIGN_OR_RETURN(const wire::MultiplyHeader request, wire::DecodeMultiply(body, &planes));
-  TALARIA_ASSIGN_OR_RETURN(const Bytes residues,
-                           context_.products.Multiply(request, planes, peer_max_frame_bytes_,
-                                                      context_.stopping, buffer_));
+  TALARIA_ASSIGN_OR_RETURN(
+      const Bytes residues,
+      context_.products.Multiply(products_, request, planes, peer_max_frame_bytes_,
+                                 context_.stopping, buffer_));
   if (context_.observer != nullptr)
     context_.observer->OnMultiply(context_.connection, request, planes);
   uint8_t header[wire::kCallHeaderBytes];

@@ -64,6 +64,7 @@ class Session {
   bool IsAttested() const;
 
   const SessionContext context_;
+  ProductService::Connection products_;
   std::mutex life_;  // guards the two pointers, not what they point to
   std::shared_ptr<wire::StrangerTransport> socket_;  // below TLS; reset by Run() alone
   std::unique_ptr<wire::Connection> connection_;     // reset by Run() alone

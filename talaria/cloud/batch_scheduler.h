@@ -1,0 +1,122 @@
+// Requests of many connections become few products: whose rows are multiplied next, and with whom.
+//
+// A product is computed by a thread that asked for one, the leader; there is no thread in between.
+// Who finds the device idle leads at once. Who finds it busy waits, and when the leader's product
+// ends, the next one takes rows of every waiting request for the same group. A leader whose own
+// request is done names the next one and returns.
+//
+//   request ─▶ idle? ─▶ lead: [form a batch ─▶ product ─▶ hand out] until the own rows are done
+//                │no                                                      │ wakes the next leader
+//                └────▶ wait ─▶ done, or leader ◀─────────────────────────┘
+//
+// Fairness is start-time fair queueing by work (rows times weights): a connection that asks for
+// little is served before one that asks for much, whatever that has in the queue; who was idle has
+// nothing saved up. In a batch the rows are shared evenly. A request that does not fit takes turns.
+#ifndef TALARIA_CLOUD_BATCH_SCHEDULER_H_
+#define TALARIA_CLOUD_BATCH_SCHEDULER_H_
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <vector>
+
+#include "talaria/base/bytes.h"
+#include "talaria/base/result.h"
+#include "talaria/gemm/device.h"
+
+namespace talaria::cloud {
+
+class BatchScheduler {
+ public:
+  struct Options {
+    size_t max_places = 1;  // room for their requests is made once
+    // How long a product waits for more rows, at most, counted from its first request's arrival:
+    // only while nothing else is to be done and other connections were active just now. 0: never.
+    std::chrono::microseconds window{0};
+    // Once, on the thread whose product found the device lost.
+    std::function<void(const Status&)> on_lost = nullptr;
+  };
+  // Weights of one group, owned by the caller.
+  struct Group {
+    gemm::DeviceWeights* weights;
+    size_t in_row_bytes, out_row_bytes;
+    uint64_t row_work;  // of one row, in the same unit for all groups
+  };
+  struct Stats {
+    uint64_t arrivals = 0;            // of requests
+    uint64_t requests = 0, rows = 0;  // that were answered
+    uint64_t products = 0;            // calls of the device
+    uint64_t blocks = 0;              // of requests in them
+  };
+
+  // What the scheduler knows of one connection, which has at most one request. The scheduler
+  // outlives it.
+  class Place {
+   public:
+    explicit Place(BatchScheduler& scheduler);
+    ~Place();
+    Place(const Place&) = delete;
+    Place& operator=(const Place&) = delete;
+
+   private:
+    friend class BatchScheduler;
+    enum class State { kIdle, kWaiting, kLeader, kDone };
+    using Clock = std::chrono::steady_clock;
+
+    BatchScheduler& scheduler_;
+    // All guarded by the scheduler's mutex.
+    std::condition_variable turn_;
+    State state_ = State::kIdle;
+    Status status_;
+    uint32_t group_ = 0;
+    Bytes planes_;
+    MutableBytes out_;
+    size_t rows_ = 0, done_ = 0;
+    size_t now_ = 0;     // rows in the product that runs
+    uint64_t work_ = 0;  // virtual time: what was multiplied for this connection
+    uint64_t arrival_ = 0;
+    Clock::time_point asked_{};  // kept only where there is a window
+  };
+
+  BatchScheduler(std::vector<Group> groups, Options options);
+
+  // out [rows][out_row_bytes] = planes [rows][in_row_bytes] times a group's weights. Sizes and
+  // group are the caller's to check. Blocks; allocates nothing. kCancelled: `stopping` became true
+  // before the last row was multiplied. kResourceExhausted, kUnavailable: of the device.
+  Status Multiply(Place& place, uint32_t group, Bytes planes, size_t rows, MutableBytes out,
+                  const std::atomic<bool>& stopping);
+  Stats stats() const;
+
+ private:
+  using Lock = std::unique_lock<std::mutex>;
+
+  void Lead(Place& self, const std::atomic<bool>& stopping, Lock& lock);
+  void AwaitCompany(const std::atomic<bool>& stopping, Lock& lock);
+  Place::Clock::time_point CompanyUntil() const;
+  Place& Next() const;
+  void FormBatch();
+  void RunBatch(Lock& lock);
+  void EndAll(const Status& status);
+  void End(Place& place, Status status);
+
+  const std::vector<Group> groups_;
+  const Options options_;
+  mutable std::mutex mutex_;  // not held during a product
+  std::condition_variable company_;
+  std::vector<Place*> places_;
+  std::vector<Place*> waiting_;  // with rows to be multiplied, the leader's own included
+  std::vector<Place*> batch_;    // of the product that runs
+  std::vector<gemm::RowBlock> blocks_;
+  bool led_ = false;       // somebody is the leader
+  bool forming_ = false;   // and waits for company
+  uint64_t work_now_ = 0;  // the virtual time of the product that runs
+  Status lost_;
+  Stats stats_;
+};
+
+}  // namespace talaria::cloud
+
+#endif  // TALARIA_CLOUD_BATCH_SCHEDULER_H_
