@@ -86,7 +86,7 @@ class Report(unittest.TestCase):
     def result(self):
         lines = [line("none", "table", 990), line("lattice", "table", 3), line(laboratory.CONTROL, "table", 1), line("lattice", "null", 0) | {"applies": False},
                  line("none", "matching", 600, layer=1) | {"proposed": 800}]
-        made = {"date": "2026-01-01", "model": "M", "quick": False, "tokens": 1000, "deep_tokens": 50, "context": 50, "cpu": "c", "cores": 2, "recording_seconds": 60, "attack_seconds": 60,
+        made = {"date": "2026-01-01", "model": "M", "quick": False, "tokens": 1000, "deep_tokens": 50, "context": 50, "cpu": "c", "cores": 2, "recording_seconds": 60, "proposal_seconds": 30, "attack_seconds": 60,
                 "texts": [{"name": "t", "what": ""}]}
         return {"version": 2, "made": made, "lines": lines} | laboratory.judge(lines) | {"facts": facts.of(lines), "leaks": [
             {"scheme": "none", "prompts": 2, "lengths_right": 2, "seconds_per_answer_row": None, "of_rows": {"rows": 10, "distinct": 4, "rank": 4, "full_rank": 10}}]}
@@ -101,8 +101,8 @@ class Report(unittest.TestCase):
             self.assertNotIn("replaced", text)
             self.assertIn("| none | **99.00** |", text)
             self.assertIn("| lattice | 0.30 |", text)
-            self.assertIn("the model proposes 80.00 % of the tokens", text)
-            self.assertIn("| none | 60.00 (75.00) |", text)
+            self.assertIn("|  | among the model's proposals | 80.00 % |", text)
+            self.assertIn("| none | matching | 60.00 (75.00) |", text)
             self.assertIn("| none | 2 of 2 |  | 4 of 10 | 4 of 10 |", text)
             document.write_text("nothing to replace")
             with self.assertRaisesRegex(ValueError, "no generated part"):

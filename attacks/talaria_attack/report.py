@@ -43,8 +43,9 @@ def _grid(lines):
 def _ran(result):
     made = result["made"]
     quick = " (`--quick`)" if made["quick"] else ""
-    return (f"{made['model']}, {made['date']}, {made['cores']} cores ({made['cpu']}), recordings {made['recording_seconds'] / 60:.0f} minutes together, attacks {made['attack_seconds'] / 60:.0f} minutes of one core{quick}; up to {made['tokens']} tokens of each "
-            f"text at layer 0 and {made['deep_tokens']} at deeper layers, in prompts of {made['context']}.")
+    return (f"{made['model']}, {made['date']}, {made['cores']} cores ({made['cpu']}); up to {made['tokens']} tokens of each text at layer 0 and {made['deep_tokens']} at "
+            f"deeper layers, in prompts of {made['context']}{quick}. Recordings, as many at once as there are jobs: {made['recording_seconds'] / 60:.0f} minutes together, "
+            f"{made['proposal_seconds'] / 60:.0f} of them for the model's proposals at deeper layers, 253 evaluations a token; attacks: {made['attack_seconds'] / 60:.0f} minutes of one core.")
 
 
 def _statistics(result):
@@ -59,15 +60,16 @@ def summary(result):
         out.append(f"| {fact['fact']} | {'holds' if fact['holds'] else 'does not hold' + against} ({fact['lines']} lines) |")
     out += ["", "Share of tokens recovered, in per cent. **Bold**: differs from uniform rows under the same attack; empty: the attack does not apply."]
     for layer in sorted({x["layer"] for x in result["lines"]}):
-        of_layer = [x for x in result["lines"] if x["layer"] == layer]
+        of_layer = [x for x in result["lines"] if x["layer"] == layer and x["applies"]]
+        if layer > 0 and of_layer:
+            out += _deeper_table(layer, of_layer)
+            continue
         for text in result["made"]["texts"]:
             lines = [x for x in of_layer if x["text"] == text["name"]]
-            if not any(x["applies"] for x in lines):
+            if not lines:
                 continue
             schemes, attacks, cells = _grid(lines)
-            rows = max(x["rows"] for x in lines if x["applies"])
-            recall = next((f"; the model proposes {percent(x['proposed'] / x['rows'])} of the tokens, in brackets the share of those" for x in lines if "proposed" in x), "")
-            out += ["", f"Layer {layer}, {text['name']} ({rows} rows; chance {percent(lines[0]['chance'])}{recall}):", "",
+            out += ["", f"Layer {layer}, {text['name']} ({max(x['rows'] for x in lines)} rows; chance {percent(lines[0]['chance'])}):", "",
                     "| scheme | " + " | ".join(attacks) + " |", "|---|" + "---|" * len(attacks)]
             out += [f"| {s} | " + " | ".join(_cell(cells.get((s, a))) for a in attacks) + " |" for s in schemes]
     if result["leaks"]:
@@ -78,6 +80,26 @@ def summary(result):
             rows = x["of_rows"]
             out.append(f"| {x['scheme']} | {x['lengths_right']} of {x['prompts']} | {x['seconds_per_answer_row'] or ''} | {rows['distinct']} of {rows['rows']} | {rows['rank']} of {rows['full_rank']} |")
     return "\n".join(out + ["", _statistics(result)])
+
+
+def _deeper_table(layer, lines):
+    """One table for all texts: few attacks apply at deeper layers."""
+    texts = list(dict.fromkeys(x["text"] for x in lines))
+    of_text = {t: next(x for x in lines if x["text"] == t) for t in texts}
+    schemes, attacks, _ = _grid(lines)
+    cells = {(x["scheme"], x["attack"], x["text"]): x for x in lines}
+
+    def row(*columns):
+        return "| " + " | ".join(columns) + " |"
+    out = ["", f"Layer {layer}; in brackets the share of the tokens that the model proposed:", "", row("scheme", "attack", *texts), "|" + "---|" * (2 + len(texts)),
+           row("", "tokens", *(str(of_text[t]["rows"]) for t in texts)), row("", "chance", *(percent(of_text[t]["chance"]) for t in texts)),
+           row("", "among the model's proposals", *(percent(of_text[t]["proposed"] / of_text[t]["rows"]) for t in texts))]
+    for scheme in schemes:
+        for attack in attacks:
+            found = [_cell(cells.get((scheme, attack, t))) for t in texts]
+            if any(found):
+                out.append(row(scheme, attack, *found))
+    return out
 
 
 def details(result):
@@ -120,9 +142,10 @@ def plot(result, folder):
 def _heat_map(lines, path):
     """Schemes by attacks, a panel for each text and layer; the darker, the more tokens are recovered."""
     import matplotlib.pyplot as plt
-    panels = list(dict.fromkeys((x["layer"], x["text"]) for x in lines))
+    panels = list(dict.fromkeys((x["layer"], x["text"]) for x in lines))  # the lines are sorted by text, then by layer
     schemes, attacks, _ = _grid(lines)
-    columns = min(2, len(panels))
+    layers = len({layer for layer, _ in panels})
+    columns = layers if layers > 1 else min(2, len(panels))  # a row for each text, where there are several layers
     rows = -(-len(panels) // columns)
     size = columns * (0.62 * len(attacks) + 1.2) + 2, rows * (0.36 * len(schemes) + 0.7) + 1.6
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True)

@@ -236,4 +236,5 @@ def made(options, plan, store, work, lines):
     return {"date": time.strftime("%Y-%m-%d", time.gmtime()), "model": json.loads((store / "manifest.json").read_text())["model_name"],
             "quick": options.quick, "tokens": plan.tokens, "deep_tokens": plan.deep_tokens, "context": plan.context, "cpu": cpu, "cores": os.cpu_count(),
             "recording_seconds": round(sum(json.loads(f.read_text())["seconds"] for f in work.glob("*/made.json"))),
+            "proposal_seconds": round(sum(json.loads(f.read_text())["seconds"] for f in work.glob("candidates-*/made.json"))),
             "attack_seconds": round(sum(x["seconds"] for x in lines)), "texts": [{"name": t.name, "what": t.what} for t in plan.texts()]}
