@@ -7,8 +7,6 @@
 namespace talaria::cloud {
 namespace {
 
-// A connection that asked for nothing for so long is not waited for.
-constexpr std::chrono::milliseconds kActive{10};
 // With other connections about, a product is a fraction of what the device would take at once: that
 // long a single row waits for a long prompt. Not less than keeps the device busy.
 constexpr size_t kCompanyFraction = 4;
@@ -119,7 +117,7 @@ BatchScheduler::Place::Clock::time_point BatchScheduler::CompanyUntil() const {
   Place::Clock::time_point until{};
   for (const Place* place : places_) {
     if (place->state_ == Place::State::kIdle && place->asked_ != Place::Clock::time_point{})
-      until = std::max(until, place->asked_ + kActive);
+      until = std::max(until, place->asked_ + options_.active);
   }
   return until;
 }

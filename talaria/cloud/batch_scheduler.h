@@ -36,6 +36,8 @@ class BatchScheduler {
     // How long a product waits for more rows, at most, counted from its first request's arrival:
     // only while nothing else is to be done and other connections were active just now. 0: never.
     std::chrono::microseconds window{0};
+    // A connection whose last request came longer ago is not waited for.
+    std::chrono::milliseconds active{10};
     // Once, on the thread whose product found the device lost.
     std::function<void(const Status&)> on_lost = nullptr;
   };

@@ -318,26 +318,39 @@ TEST_F(BatchSchedulerTest, NobodyIsWaitedForWithOneConnectionOrWithIdleOnes) {
   }
 }
 
-// Both have asked just now, so who comes first waits for the other one.
 TEST_F(BatchSchedulerTest, TheWindowWaitsForConnectionsThatAreActive) {
-  Make({.max_places = 100, .window = std::chrono::seconds(60)});
-  // Sanitizers are slow: the other one has to come while it still counts as active.
-  for (int attempt = 0; attempt < 100; ++attempt) {
-    device.ForgetCalls();
-    BatchScheduler::Place a(*scheduler), b(*scheduler);
-    std::vector<uint8_t> planes(kInRow), out_a(kOutRow), out_b(kOutRow);
-    ASSERT_TRUE(scheduler->Multiply(a, 1, planes, 1, out_a, stopping).ok());
-    ASSERT_TRUE(scheduler->Multiply(b, 1, planes, 1, out_b, stopping).ok());
-    std::thread other(
-        [&] { ASSERT_TRUE(scheduler->Multiply(a, 0, planes, 1, out_a, stopping).ok()); });
-    ASSERT_TRUE(scheduler->Multiply(b, 0, planes, 1, out_b, stopping).ok());
-    other.join();
-    if (device.calls().back().rows.size() == 2) return;
-  }
-  FAIL() << "the two never met";
+  Make({.max_places = 100, .window = std::chrono::seconds(60), .active = std::chrono::seconds(60)});
+  HoldBack();
+  Asker a(*scheduler, stopping), b(*scheduler, stopping);
+  a.Ask(0, 1);
+  barrier.Await(1);
+  b.Ask(0, 1, 2);
+  barrier.Open();  // a is done, and b waits for it to come again
+  EXPECT_TRUE(a.IsRight(sources));
+  EXPECT_EQ(device.calls().size(), 1u);
+  a.Ask(0, 2, 3);
+  EXPECT_TRUE(a.IsRight(sources));
+  EXPECT_TRUE(b.IsRight(sources));
+  EXPECT_THAT(device.calls(), ElementsAre(Call(3u, Rows({1})), Call(3u, Rows({1, 2}))));
 }
 
-TEST_F(BatchSchedulerTest, TheWindowIsBoundedAndEndsForOtherWork) {
+TEST_F(BatchSchedulerTest, TheWindowEndsForOtherWork) {
+  Make({.max_places = 100, .window = std::chrono::seconds(60), .active = std::chrono::seconds(60)});
+  HoldBack();
+  Asker a(*scheduler, stopping), b(*scheduler, stopping), c(*scheduler, stopping);
+  a.Ask(0, 1);
+  barrier.Await(1);
+  b.Ask(0, 1, 2);
+  barrier.Open();
+  EXPECT_TRUE(a.IsRight(sources));
+  c.Ask(1, 1, 3);  // of another group: nobody is held up for a
+  EXPECT_TRUE(b.IsRight(sources));
+  a.Ask(1, 1, 4);  // c has nobody to wait for but a and b; it may wait for b
+  b.Ask(1, 1, 5);
+  for (Asker* asker : {&a, &b, &c}) EXPECT_TRUE(asker->IsRight(sources));
+}
+
+TEST_F(BatchSchedulerTest, TheWindowIsBounded) {
   Make({.max_places = 100, .window = std::chrono::milliseconds(5)});
   BatchScheduler::Place a(*scheduler), b(*scheduler);
   std::vector<uint8_t> planes(kInRow), out(kOutRow);
