@@ -309,6 +309,28 @@ TEST_F(BatchSchedulerTest, StopEndsThoseWhoWait) {
   EXPECT_EQ(device.calls().size(), 1u);
 }
 
+// Who is awake multiplies a small request of another at once; what takes longer than its own is led
+// by somebody who waits for it anyway.
+TEST_F(BatchSchedulerTest, ALeaderLeadsOnForSmallRequestsOnly) {
+  Make({.max_places = 100, .lead_on = std::chrono::seconds(60)});
+  std::mutex mutex;
+  std::map<size_t, std::thread::id> threads;  // of the last product of a group
+  FailWith([&](const FakeCall& call) {
+    const std::lock_guard lock(mutex);
+    threads[call.weights - 3] = std::this_thread::get_id();
+    return OkStatus();
+  });
+  Asker a(*scheduler, stopping), small(*scheduler, stopping), large(*scheduler, stopping);
+  a.Ask(0, 2);
+  barrier.Await(1);
+  small.Ask(1, 2, 2);
+  large.Ask(2, 3, 3);
+  barrier.Open();
+  for (Asker* asker : {&a, &small, &large}) EXPECT_TRUE(asker->IsRight(sources));
+  EXPECT_EQ(threads[0], threads[1]);
+  EXPECT_NE(threads[0], threads[2]);
+}
+
 TEST_F(BatchSchedulerTest, NobodyIsWaitedForWithOneConnectionOrWithIdleOnes) {
   Make({.max_places = 100, .window = std::chrono::hours(1)});
   Asker one(*scheduler, stopping), idle(*scheduler, stopping);
