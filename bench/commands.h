@@ -48,6 +48,21 @@ struct SchemesOptions {
 // hints and traffic. Prints a table and writes JSON.
 Status Schemes(const SchemesOptions& options);
 
+struct ConnectionsOptions {
+  Setting setting;
+  std::string json;
+  std::string device = "cpu";  // of talaria-cloud serve
+  int connections = 32;
+  int cvms = 0;  // real ones among them
+  int rows = 1;  // of a call
+  double seconds = 10;
+  int batch_window_us = 0;
+  bool misbehave = false;
+};
+// One connection that replays masked rows, then many, then real CVMs among them, then with clients
+// that misbehave. Every answer is compared; kInternal when one is wrong or a connection was lost.
+Status Connections(const ConnectionsOptions& options);
+
 #ifdef TALARIA_SIMULATED_TEE
 struct AttestOptions {
   Setting setting;

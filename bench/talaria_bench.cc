@@ -37,6 +37,7 @@ int main(int argc, char** argv) {
   bench::LayerOptions layer;
   bench::FidelityOptions fidelity;
   bench::SchemesOptions schemes;
+  bench::ConnectionsOptions connections;
   fidelity.text = TALARIA_DEFAULT_TEXT;
   const auto common = [&](CLI::App* command, std::string& json, bool own_model = false) {
     if (!own_model) {
@@ -137,6 +138,33 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   c->footer("Example:\n  talaria-bench schemes --json schemes.json");
+  auto* n = app.add_subcommand(
+      "connections",
+      "Many connections to one cloud beside one: throughput, latency, every answer compared");
+  common(n, connections.json);
+  n->add_option("--device", connections.device, "Of talaria-cloud serve: auto, cpu, cuda, cuda:N")
+      ->capture_default_str();
+  n->add_option("--connections", connections.connections, "How many are many")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  n->add_option("--cvms", connections.cvms,
+                "Real CVMs among them, which answer prompts: for a store of a small model")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  n->add_option("--rows", connections.rows, "Rows of each call that is replayed")
+      ->check(CLI::Range(1, 512))
+      ->capture_default_str();
+  n->add_option("--seconds", connections.seconds, "How long each part takes")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  n->add_option("--batch-window-us", connections.batch_window_us, "Of talaria-cloud serve")
+      ->check(CLI::Range(0, 100'000))
+      ->capture_default_str();
+  n->add_flag("--misbehave", connections.misbehave,
+              "A last part beside clients that never read, flood, and send garbage");
+  n->footer(
+      "Rows are uniform, as masked ones are; the right answers are the reference product's.\n"
+      "Example:\n  talaria-bench connections --store smollm2.store --json connections.json");
 #ifdef TALARIA_SIMULATED_TEE
   bench::AttestOptions attest;
   auto* a = app.add_subcommand(
@@ -170,12 +198,18 @@ int main(int argc, char** argv) {
   std::filesystem::create_directories(work);
   setting.work = work;
   if (setting.store.empty()) setting.store = work + "/store";
-  end_to_end.setting = layer.setting = fidelity.setting = schemes.setting = setting;
+  end_to_end.setting = layer.setting = fidelity.setting = schemes.setting = connections.setting =
+      setting;
   Status status;
   if (e->parsed()) status = bench::EndToEnd(end_to_end);
   if (l->parsed()) status = bench::Layer(layer);
   if (f->parsed()) status = bench::Fidelity(fidelity);
   if (c->parsed()) status = bench::Schemes(schemes);
+  if (n->parsed() && connections.cvms >= connections.connections) {
+    status = Status(Code::kInvalidArgument, "--cvms must be less than --connections");
+  } else if (n->parsed()) {
+    status = bench::Connections(connections);
+  }
 #ifdef TALARIA_SIMULATED_TEE
   attest.setting = setting;
   if (a->parsed()) status = bench::Attest(attest);

@@ -7,8 +7,6 @@
 namespace talaria::cloud {
 namespace {
 
-// A connection that asked for nothing for so long is not waited for.
-constexpr std::chrono::milliseconds kActive{10};
 // With other connections about, a product is a fraction of what the device would take at once: that
 // long a single row waits for a long prompt. Not less than keeps the device busy.
 constexpr size_t kCompanyFraction = 4;
@@ -77,22 +75,46 @@ Status BatchScheduler::Multiply(Place& place, uint32_t group, Bytes planes, size
   return place.status_;
 }
 
-// Returns when the leader's own request has ended and the next one leads.
+// Returns when the leader's own request has ended and the next one leads, or nobody waits.
 void BatchScheduler::Lead(Place& self, const std::atomic<bool>& stopping, Lock& lock) {
-  while (self.state_ == Place::State::kLeader) {
+  Place::Clock::time_point lead_until{};
+  uint64_t own_work = 0;
+  do {
     if (options_.window.count() > 0) AwaitCompany(stopping, lock);
     if (stopping.load(std::memory_order_relaxed)) {
       EndAll({Code::kCancelled, "stopping"});
-    } else {
-      FormBatch();
-      RunBatch(lock);
+      break;
     }
-  }
+    FormBatch();
+    const uint64_t work = BatchWork();
+    RunBatch(lock);
+    if (self.state_ == Place::State::kLeader || waiting_.empty()) continue;
+    // Waking the next leader takes longer than a small product, and the device idles meanwhile.
+    if (lead_until == Place::Clock::time_point{}) {
+      lead_until = Place::Clock::now() + options_.lead_on;
+      own_work = work;
+    }
+  } while (self.state_ == Place::State::kLeader || LeadsOn(lead_until, own_work));
   led_ = !waiting_.empty();
   if (!led_) return;
   Place& next = Next();
   next.state_ = Place::State::kLeader;
   next.turn_.notify_one();
+}
+
+// Whether a leader whose own request is done multiplies for others, too: nothing that takes longer
+// than its own, and for a moment only.
+bool BatchScheduler::LeadsOn(Place::Clock::time_point until, uint64_t own_work) const {
+  if (waiting_.empty() || options_.window.count() > 0) return false;
+  const Place& next = Next();
+  return (next.rows_ - next.done_) * groups_[next.group_].row_work <= own_work &&
+         Place::Clock::now() < until;
+}
+
+uint64_t BatchScheduler::BatchWork() const {
+  uint64_t rows = 0;
+  for (const Place* place : batch_) rows += place->now_;
+  return rows * groups_[batch_[0]->group_].row_work;
 }
 
 // Who is served least.
@@ -119,7 +141,7 @@ BatchScheduler::Place::Clock::time_point BatchScheduler::CompanyUntil() const {
   Place::Clock::time_point until{};
   for (const Place* place : places_) {
     if (place->state_ == Place::State::kIdle && place->asked_ != Place::Clock::time_point{})
-      until = std::max(until, place->asked_ + kActive);
+      until = std::max(until, place->asked_ + options_.active);
   }
   return until;
 }

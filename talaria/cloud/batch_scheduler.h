@@ -3,7 +3,7 @@
 // A product is computed by a thread that asked for one, the leader; there is no thread in between.
 // Who finds the device idle leads at once. Who finds it busy waits, and when the leader's product
 // ends, the next one takes rows of every waiting request for the same group. A leader whose own
-// request is done names the next one and returns.
+// request is done soon names the next one and returns.
 //
 //   request ─▶ idle? ─▶ lead: [form a batch ─▶ product ─▶ hand out] until the own rows are done
 //                │no                                                      │ wakes the next leader
@@ -36,6 +36,11 @@ class BatchScheduler {
     // How long a product waits for more rows, at most, counted from its first request's arrival:
     // only while nothing else is to be done and other connections were active just now. 0: never.
     std::chrono::microseconds window{0};
+    // A connection whose last request came longer ago is not waited for.
+    std::chrono::milliseconds active{10};
+    // How long a leader whose request is done multiplies small requests of others before it names
+    // the next leader, which takes a while to wake.
+    std::chrono::microseconds lead_on{100};
     // Once, on the thread whose product found the device lost.
     std::function<void(const Status&)> on_lost = nullptr;
   };
@@ -94,6 +99,8 @@ class BatchScheduler {
   using Lock = std::unique_lock<std::mutex>;
 
   void Lead(Place& self, const std::atomic<bool>& stopping, Lock& lock);
+  bool LeadsOn(Place::Clock::time_point until, uint64_t own_work) const;
+  uint64_t BatchWork() const;
   void AwaitCompany(const std::atomic<bool>& stopping, Lock& lock);
   Place::Clock::time_point CompanyUntil() const;
   Place& Next() const;

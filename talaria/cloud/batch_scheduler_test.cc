@@ -309,6 +309,28 @@ TEST_F(BatchSchedulerTest, StopEndsThoseWhoWait) {
   EXPECT_EQ(device.calls().size(), 1u);
 }
 
+// Who is awake multiplies a small request of another at once; what takes longer than its own is led
+// by somebody who waits for it anyway.
+TEST_F(BatchSchedulerTest, ALeaderLeadsOnForSmallRequestsOnly) {
+  Make({.max_places = 100, .lead_on = std::chrono::seconds(60)});
+  std::mutex mutex;
+  std::map<size_t, std::thread::id> threads;  // of the last product of a group
+  FailWith([&](const FakeCall& call) {
+    const std::lock_guard lock(mutex);
+    threads[call.weights - 3] = std::this_thread::get_id();
+    return OkStatus();
+  });
+  Asker a(*scheduler, stopping), small(*scheduler, stopping), large(*scheduler, stopping);
+  a.Ask(0, 2);
+  barrier.Await(1);
+  small.Ask(1, 2, 2);
+  large.Ask(2, 3, 3);
+  barrier.Open();
+  for (Asker* asker : {&a, &small, &large}) EXPECT_TRUE(asker->IsRight(sources));
+  EXPECT_EQ(threads[0], threads[1]);
+  EXPECT_NE(threads[0], threads[2]);
+}
+
 TEST_F(BatchSchedulerTest, NobodyIsWaitedForWithOneConnectionOrWithIdleOnes) {
   Make({.max_places = 100, .window = std::chrono::hours(1)});
   Asker one(*scheduler, stopping), idle(*scheduler, stopping);
@@ -318,26 +340,39 @@ TEST_F(BatchSchedulerTest, NobodyIsWaitedForWithOneConnectionOrWithIdleOnes) {
   }
 }
 
-// Both have asked just now, so who comes first waits for the other one.
 TEST_F(BatchSchedulerTest, TheWindowWaitsForConnectionsThatAreActive) {
-  Make({.max_places = 100, .window = std::chrono::seconds(60)});
-  // Sanitizers are slow: the other one has to come while it still counts as active.
-  for (int attempt = 0; attempt < 100; ++attempt) {
-    device.ForgetCalls();
-    BatchScheduler::Place a(*scheduler), b(*scheduler);
-    std::vector<uint8_t> planes(kInRow), out_a(kOutRow), out_b(kOutRow);
-    ASSERT_TRUE(scheduler->Multiply(a, 1, planes, 1, out_a, stopping).ok());
-    ASSERT_TRUE(scheduler->Multiply(b, 1, planes, 1, out_b, stopping).ok());
-    std::thread other(
-        [&] { ASSERT_TRUE(scheduler->Multiply(a, 0, planes, 1, out_a, stopping).ok()); });
-    ASSERT_TRUE(scheduler->Multiply(b, 0, planes, 1, out_b, stopping).ok());
-    other.join();
-    if (device.calls().back().rows.size() == 2) return;
-  }
-  FAIL() << "the two never met";
+  Make({.max_places = 100, .window = std::chrono::seconds(60), .active = std::chrono::seconds(60)});
+  HoldBack();
+  Asker a(*scheduler, stopping), b(*scheduler, stopping);
+  a.Ask(0, 1);
+  barrier.Await(1);
+  b.Ask(0, 1, 2);
+  barrier.Open();  // a is done, and b waits for it to come again
+  EXPECT_TRUE(a.IsRight(sources));
+  EXPECT_EQ(device.calls().size(), 1u);
+  a.Ask(0, 2, 3);
+  EXPECT_TRUE(a.IsRight(sources));
+  EXPECT_TRUE(b.IsRight(sources));
+  EXPECT_THAT(device.calls(), ElementsAre(Call(3u, Rows({1})), Call(3u, Rows({1, 2}))));
 }
 
-TEST_F(BatchSchedulerTest, TheWindowIsBoundedAndEndsForOtherWork) {
+TEST_F(BatchSchedulerTest, TheWindowEndsForOtherWork) {
+  Make({.max_places = 100, .window = std::chrono::seconds(60), .active = std::chrono::seconds(60)});
+  HoldBack();
+  Asker a(*scheduler, stopping), b(*scheduler, stopping), c(*scheduler, stopping);
+  a.Ask(0, 1);
+  barrier.Await(1);
+  b.Ask(0, 1, 2);
+  barrier.Open();
+  EXPECT_TRUE(a.IsRight(sources));
+  c.Ask(1, 1, 3);  // of another group: nobody is held up for a
+  EXPECT_TRUE(b.IsRight(sources));
+  a.Ask(1, 1, 4);  // c has nobody to wait for but a and b; it may wait for b
+  b.Ask(1, 1, 5);
+  for (Asker* asker : {&a, &b, &c}) EXPECT_TRUE(asker->IsRight(sources));
+}
+
+TEST_F(BatchSchedulerTest, TheWindowIsBounded) {
   Make({.max_places = 100, .window = std::chrono::milliseconds(5)});
   BatchScheduler::Place a(*scheduler), b(*scheduler);
   std::vector<uint8_t> planes(kInRow), out(kOutRow);

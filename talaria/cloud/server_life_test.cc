@@ -7,6 +7,7 @@
 #include <random>
 
 #include "talaria/cloud/server_testing.h"
+#include "talaria/cloud/testing/fake_device.h"
 
 namespace talaria::cloud {
 namespace {
@@ -74,7 +75,7 @@ TEST(ServerLifeTest, ViolationsAreAnsweredWithAnErrorAndTheEnd) {
       ASSERT_TRUE(transport->Send({violation}, 1000).ok());
       uint8_t error[7];
       ASSERT_TRUE(transport->ReceiveSome(error, sizeof(error), 2000).ok());
-      EXPECT_THAT(error, testing::ElementsAre(3, 0, 0, 0, 7, 1, 0));
+      EXPECT_THAT(error, ::testing::ElementsAre(3, 0, 0, 0, 7, 1, 0));
       EXPECT_EQ(transport->ReceiveSome(error, 1, 2000).status().code(), Code::kUnavailable);
     }
   }
@@ -160,6 +161,60 @@ TEST(ServerLifeTest, IdleAndStuckConnectionsAreEnded) {
   uint8_t byte;
   EXPECT_EQ(stuck->ReceiveSome({&byte, 1}, 1, 3000).status().message().find("no progress"),
             std::string::npos);
+}
+
+TEST(ServerLifeTest, ADeviceThatMultipliesWronglyIsRefusedAtTheStart) {
+  const TinyStore store(kShapes);
+  ServerOptions options = TestOptions(store);
+  const auto device = std::make_shared<testing::FakeDevice>();
+  device->Lie();
+  options.test_device = device;
+  const auto server = Server::Create(options);
+  EXPECT_EQ(server.status().code(), Code::kUnsupported);
+  EXPECT_THAT(server.status().message(),
+              ::testing::HasSubstr("the products of fake differ from the reference"));
+}
+
+TEST(ServerLifeTest, ADeviceWithoutMemoryEndsTheRequestAndNobodyElse) {
+  const TinyStore store(kShapes);
+  ServerOptions options = TestOptions(store);
+  const auto device = std::make_shared<testing::FakeDevice>();
+  options.test_device = device;
+  const RunningServer server(options);
+  device->SetScript([](const testing::FakeCall& call) {
+    return call.total() > 10 ? Status(Code::kResourceExhausted, "no memory") : OkStatus();
+  });
+  Client large(server.address), small(server.address);
+  ASSERT_TRUE(large.Greet().ok());
+  ASSERT_TRUE(small.Greet().ok());
+  ExpectWorks(store, large, 1);
+  ASSERT_TRUE(large.SendMultiply(0, 20, store.Planes(0, 20, 1)).ok());
+  EXPECT_EQ(large.ReceiveErrorAndEnd(), ErrorCode::kOverloaded);
+  ExpectWorks(store, small, 2);
+}
+
+TEST(ServerLifeTest, ALostDeviceEndsTheServerWithAReason) {
+  const TinyStore store(kShapes);
+  ServerOptions options = TestOptions(store);
+  const auto device = std::make_shared<testing::FakeDevice>();
+  options.test_device = device;
+  auto server = Server::Create(options);
+  ASSERT_TRUE(server.ok()) << server.status().ToString();
+  device->SetScript(
+      [](const testing::FakeCall&) { return Status(Code::kUnavailable, "fell off the bus"); });
+  Status status;
+  std::thread runs([&] { status = (*server)->Run(); });
+  Client asking((*server)->address()), idle((*server)->address());
+  ASSERT_TRUE(asking.Greet().ok());
+  ASSERT_TRUE(idle.Greet().ok());
+  ASSERT_TRUE(asking.SendMultiply(0, 1, store.Planes(0, 1, 1)).ok());
+  EXPECT_EQ(asking.ReceiveErrorAndEnd(), ErrorCode::kInternal);
+  const auto drain = idle.Receive();
+  ASSERT_TRUE(drain.ok());
+  EXPECT_EQ(drain->type, Type::kDrain);
+  runs.join();
+  EXPECT_EQ(status.code(), Code::kUnavailable);
+  EXPECT_EQ(status.message(), "the device was lost, and with it every product: fell off the bus");
 }
 
 TEST(ServerLifeTest, StopTellsIdleClients) {
