@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 
+#include "bench/analysis_commands.h"
 #include "bench/commands.h"
 #include "talaria/base/log.h"
 
@@ -180,11 +181,13 @@ int main(int argc, char** argv) {
       "TEE's own\ntime for a report comes on top of the handshake.\nExample:\n  talaria-bench "
       "attest --json attest.json");
 #endif
+  bench::AnalysisCommands analysis(app, setting);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : ExitCode(Code::kInvalidArgument);
   }
+  if (analysis.parsed()) return analysis.Run();
 
   const bool temporary = work.empty();
   if (temporary) {
