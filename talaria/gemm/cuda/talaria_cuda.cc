@@ -122,7 +122,7 @@ int FirstError(cudaError_t e, talaria_cuda_error* error) {
   if (e == cudaErrorNoDevice)
     return Fail(error, TALARIA_CUDA_NO_DEVICE,
                 "the NVIDIA driver finds no GPU; see nvidia-smi, and in a container whether it was "
-                "given one (--gpus all)");
+                "given one (--gpus all); or use --device cpu");
   if (driver == 0)
     return Fail(error, TALARIA_CUDA_NO_DRIVER,
                 "there is no NVIDIA driver (libcuda.so.1) on this machine: install one for CUDA "
@@ -255,8 +255,9 @@ int talaria_cuda_create(int ordinal, talaria_cuda** gpu, talaria_cuda_error* err
     return FirstError(e == cudaSuccess ? cudaErrorNoDevice : e, error);
   if (ordinal < 0 || ordinal >= count)
     return Fail(error, TALARIA_CUDA_NO_DEVICE,
-                "there is no GPU %d: this machine has %d, counted from 0 (nvidia-smi -L)", ordinal,
-                count);
+                "there is no GPU %d: this machine has %d, counted from 0 (nvidia-smi -L); "
+                "or use --device cpu",
+                ordinal, count);
   std::unique_ptr<talaria_cuda> made(new (std::nothrow) talaria_cuda);
   if (made == nullptr) return Fail(error, TALARIA_CUDA_OUT_OF_MEMORY, "no memory");
   made->ordinal = ordinal;
