@@ -127,7 +127,11 @@ class Cublas {
 
  private:
   decltype(&cublasCreate_v2) create_ = nullptr;
-  decltype(&cublasGemmEx) gemm_ = nullptr;
+  // The C function; the header has C++ overloads of it.
+  cublasStatus_t (*gemm_)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
+                          const void*, const void*, cudaDataType, int, const void*, cudaDataType,
+                          int, const void*, void*, cudaDataType, int, cublasComputeType_t,
+                          cublasGemmAlgo_t) = nullptr;
   cublasHandle_t handle_ = nullptr;
 };
 
