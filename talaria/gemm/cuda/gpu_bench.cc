@@ -141,7 +141,8 @@ class Bench {
     Check(library_.create(ordinal, &gpu_, &error_));
     talaria_cuda_info info{};
     Check(library_.describe(gpu_, &info, &error_));
-    if (cudaSetDevice(ordinal) != cudaSuccess) Die(Code::kUnavailable, "the GPU is not there");
+    if (cublas_.there() && cudaSetDevice(ordinal) != cudaSuccess)
+      Die(Code::kUnavailable, "the GPU is not there");
     char host[256] = "";
     gethostname(host, sizeof(host) - 1);
     std::printf(
