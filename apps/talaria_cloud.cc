@@ -65,6 +65,13 @@ void AddProvision(CLI::App& program, Arguments& args) {
       ->type_name("N")
       ->capture_default_str();
   command
+      ->add_option("--device", args.device,
+                   "Where the products of the hints are computed: cpu, cuda (a GPU; cuda:N: the "
+                   "N-th), or auto: a GPU if one can be used, else the processor")
+      ->envname("TALARIA_DEVICE")
+      ->type_name("DEVICE")
+      ->capture_default_str();
+  command
       ->add_option("--llama-backend-dir", options.llama_backend_dir,
                    "Folder with llama.cpp's libggml-cpu.so, which reads the model's graph")
       ->envname("TALARIA_LLAMA_BACKEND_DIR")
@@ -78,7 +85,7 @@ void AddProvision(CLI::App& program, Arguments& args) {
       "Examples:\n  talaria-cloud provision SmolLM2-135M.gguf smollm2.store\n"
       "  talaria-cloud provision --dry-run --keep-local '^output\\.weight$' model.gguf "
       "model.store\n\n"
-      "The same model, version and options give the same identity on every machine.");
+      "The same model, version and options give the same identity on every machine and device.");
 }
 
 void AddLookers(CLI::App& program, Arguments& args) {
@@ -210,6 +217,14 @@ Status CheckServe(const Arguments& args) {
   return OkStatus();
 }
 
+Status SetDevice(const std::string& text, gemm::DeviceSpec& out) {
+  TALARIA_ASSIGN_OR_RETURN(const gemm::DeviceSpec device, gemm::DeviceSpec::Parse(text));
+  out.kind = device.kind;
+  out.ordinal = device.ordinal;
+  out.isa = DetectIsa();
+  return OkStatus();
+}
+
 Status Run(CLI::App& program, Arguments& args) {
   CLI::App& command = *program.get_subcommands().at(0);
   const std::string& name = command.get_name();
@@ -221,14 +236,14 @@ Status Run(CLI::App& program, Arguments& args) {
     std::printf("%s", EffectiveSettings(command).c_str());
     return OkStatus();
   }
-  if (name == "provision") return RunProvision(args.provision, args.json);
+  if (name == "provision") {
+    TALARIA_RETURN_IF_ERROR(SetDevice(args.device, args.provision.device));
+    return RunProvision(args.provision, args.json);
+  }
   if (name == "inspect") return RunInspect(args.store, args.json);
   if (name == "verify") return RunVerify(args.store, args.json);
   if (name == "key") return RunKey(args.store, args.json);
-  TALARIA_ASSIGN_OR_RETURN(const gemm::DeviceSpec device, gemm::DeviceSpec::Parse(args.device));
-  args.serve.device.kind = device.kind;
-  args.serve.device.ordinal = device.ordinal;
-  args.serve.device.isa = DetectIsa();
+  TALARIA_RETURN_IF_ERROR(SetDevice(args.device, args.serve.device));
   return RunServe(args.serve, args.security);
 }
 

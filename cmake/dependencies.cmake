@@ -33,3 +33,9 @@ endif()
 if(TALARIA_BUILD_BENCHMARKS)
   find_package(benchmark REQUIRED)
 endif()
+
+if(TALARIA_CUDA)
+  enable_language(CUDA)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20) # nvcc knows it since 12.0, CMake 3.25 does not know that
+  find_package(CUDAToolkit 12.8 REQUIRED)
+endif()

@@ -31,3 +31,19 @@ if(TALARIA_SIMULATED_TEE)
   target_compile_definitions(talaria_flags INTERFACE TALARIA_SIMULATED_TEE=1)
   set(TALARIA_SIMULATED_LIBRARY talaria_attest_simulated) # of the few who may link it; empty otherwise
 endif()
+
+# The GPU's library: compute capability 8.0 is the oldest with the instructions it uses; 80-virtual is code that the driver
+# compiles for what came after the last of these.
+if(TALARIA_CUDA)
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 100-real 120-real 80-virtual)
+  endif()
+  set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
+  set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O3")
+  set(CMAKE_CUDA_FLAGS_DEBUG "-O3")
+  add_library(talaria_cuda_flags INTERFACE)
+  target_compile_options(talaria_cuda_flags INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -fstack-protector-strong> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>)
+  target_include_directories(talaria_cuda_flags INTERFACE ${CMAKE_SOURCE_DIR})
+  target_link_options(talaria_cuda_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed -static-libgcc -static-libstdc++)
+endif()

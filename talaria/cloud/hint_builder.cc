@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "talaria/cloud/provision_source.h"
+#include "talaria/gemm/product.h"
 #include "talaria/ring/layout.h"
 #include "talaria/ring/public_matrix.h"
 
@@ -17,8 +18,8 @@ constexpr size_t kResidueBytes = ring::kResidueBytes;
 
 }  // namespace
 
-HintBuilder::HintBuilder(Isa isa, uint32_t profile, const Digest& core, int threads)
-    : isa_(isa), profile_(profile), core_(core), threads_(threads), team_(threads) {}
+HintBuilder::HintBuilder(gemm::Device& device, uint32_t profile, const Digest& core, int threads)
+    : device_(device), profile_(profile), core_(core), threads_(threads) {}
 HintBuilder::~HintBuilder() = default;
 
 const std::vector<uint8_t>& HintBuilder::Planes(uint32_t d) {
@@ -49,6 +50,19 @@ const std::vector<uint8_t>& HintBuilder::Planes(uint32_t d) {
   return planes;
 }
 
+// All rows of A_d, in as few calls as the device takes them.
+Status HintBuilder::Multiply(gemm::DeviceWeights& weights, const std::vector<uint8_t>& planes) {
+  const size_t in_row = planes.size() / kRows, out_row = residues_.size() / kRows;
+  for (size_t row = 0; row < kRows;) {
+    const size_t rows = std::min(weights.max_rows(), kRows - row);
+    const gemm::RowBlock block{Bytes(planes).subspan(row * in_row, rows * in_row), rows,
+                               MutableBytes(residues_).subspan(row * out_row, rows * out_row)};
+    TALARIA_RETURN_IF_ERROR(weights.Multiply({&block, 1}));
+    row += rows;
+  }
+  return OkStatus();
+}
+
 Status HintBuilder::Build(uint32_t d, uint32_t o, const ReadColumns& read, const Sink& sink) {
   const std::vector<uint8_t>& planes = Planes(d);
   for (uint32_t first = 0; first < o; first += kSliceColumns) {
@@ -56,11 +70,10 @@ Status HintBuilder::Build(uint32_t d, uint32_t o, const ReadColumns& read, const
     const size_t padded = gemm::PadOutputs(columns);
     columns_.resize(size_t{columns} * d);
     TALARIA_RETURN_IF_ERROR(read(first, columns_));
-    TALARIA_ASSIGN_OR_RETURN(gemm::PackedWeights packed,
-                             gemm::PackedWeights::Create(isa_, d, padded));
-    TALARIA_RETURN_IF_ERROR(packed.SetColumns(0, columns_));
+    TALARIA_ASSIGN_OR_RETURN(const auto weights, device_.CreateWeights(d, padded));
+    TALARIA_RETURN_IF_ERROR(weights->SetColumns(0, columns_));
     residues_.resize(kRows * padded * kResidueBytes);
-    gemm::Product(packed, planes, kRows, residues_, scratch_, team_);
+    TALARIA_RETURN_IF_ERROR(Multiply(*weights, planes));
     // [row][column] -> [column / 8][row][8 columns]; the padding columns of the product are zero,
     // as the layout wants them.
     hints_.resize(ring::ModuleMatrixBytes(columns));

@@ -9,18 +9,17 @@
 #include <memory>
 #include <vector>
 
-#include "talaria/base/cpu.h"
 #include "talaria/base/digest.h"
 #include "talaria/base/result.h"
-#include "talaria/gemm/product.h"
+#include "talaria/gemm/device.h"
 
 namespace talaria::cloud {
 
-// One thread at a time; it spreads the work over a team of its own.
+// One thread at a time. The products are the device's, the rest is spread over `threads`.
 class HintBuilder {
  public:
-  // `core` is the manifest's CoreDigest.
-  HintBuilder(Isa isa, uint32_t profile, const Digest& core, int threads);
+  // `core` is the manifest's CoreDigest. The device outlives this and is used by nobody else.
+  HintBuilder(gemm::Device& device, uint32_t profile, const Digest& core, int threads);
   ~HintBuilder();
 
   // Columns of W: fills int8 [columns][d] from column `first`.
@@ -29,19 +28,19 @@ class HintBuilder {
   using Sink = std::function<Status(Bytes data)>;
   // Works through slices of columns, so that memory is bounded by 12,288 * (d + 2 * 2,048) bytes
   // and two slices of W, besides the matrices A_d of earlier widths that are kept. Errors are those
-  // of `read`, `sink` and PackedWeights.
+  // of `read`, `sink` and the device.
   Status Build(uint32_t d, uint32_t o, const ReadColumns& read, const Sink& sink);
 
  private:
   const std::vector<uint8_t>& Planes(uint32_t d);
-  Isa isa_;
+  Status Multiply(gemm::DeviceWeights& weights, const std::vector<uint8_t>& planes);
+  gemm::Device& device_;
   uint32_t profile_;
   Digest core_;
   int threads_;
-  gemm::ThreadTeam team_;
   std::map<uint32_t, std::vector<uint8_t>>
       planes_;  // per width: digit planes of A_d, [2048][6][padded d]
-  std::vector<uint8_t> residues_, scratch_, hints_;
+  std::vector<uint8_t> residues_, hints_;
   std::vector<int8_t> columns_;
 };
 

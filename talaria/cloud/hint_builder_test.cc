@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <random>
 
@@ -56,7 +57,8 @@ TEST(HintBuilderTest, EqualsTheDefinitionOnEveryPath) {
   const Digest core = Sha256Of(AsBytes("core"));
   std::mt19937_64 random(3);
   for (const Isa isa : SupportedIsas()) {
-    HintBuilder builder(isa, 1, core, 2);
+    const auto device = gemm::CreateCpuDevice(2, isa);
+    HintBuilder builder(*device, 1, core, 2);
     // Widths off and on the units of 8 and 64; outputs off the units of 8 and 32.
     std::vector<Shape> shapes = {{1, 1}, {61, 9}, {64, 32}, {70, 37}};
     // More than a slice of 2,048 outputs, once: the slices do not depend on the path.
@@ -85,13 +87,29 @@ TEST(HintBuilderTest, EqualsTheDefinitionOnEveryPath) {
 
 TEST(HintBuilderTest, ThreadsDoNotChangeTheBytes) {
   const std::vector<int8_t> weights = RandomWeights(130, 70, 5);
-  HintBuilder one(DetectIsa(), 1, Sha256Of(AsBytes("core")), 1),
-      three(DetectIsa(), 1, Sha256Of(AsBytes("core")), 3);
+  const auto device1 = gemm::CreateCpuDevice(1, DetectIsa()),
+             device3 = gemm::CreateCpuDevice(3, DetectIsa());
+  HintBuilder one(*device1, 1, Sha256Of(AsBytes("core")), 1),
+      three(*device3, 1, Sha256Of(AsBytes("core")), 3);
   EXPECT_EQ(*Build(one, 130, 70, weights), *Build(three, 130, 70, weights));
 }
 
+// The library of a GPU over a CUDA runtime on the CPU.
+TEST(HintBuilderTest, AGpuGivesTheSameBytes) {
+  setenv("TALARIA_CUDA_LIBRARY", TALARIA_FAKE_CUDA_LIBRARY, 1);
+  const auto gpu = gemm::CreateDevice({.kind = gemm::DeviceSpec::Kind::kCuda});
+  unsetenv("TALARIA_CUDA_LIBRARY");
+  ASSERT_TRUE(gpu.ok()) << gpu.status().ToString();
+  const auto cpu = gemm::CreateCpuDevice(2, DetectIsa());
+  const std::vector<int8_t> weights = RandomWeights(70, 37, 6);
+  HintBuilder one(**gpu, 1, Sha256Of(AsBytes("core")), 2),
+      other(*cpu, 1, Sha256Of(AsBytes("core")), 2);
+  EXPECT_EQ(*Build(one, 70, 37, weights), *Build(other, 70, 37, weights));
+}
+
 TEST(HintBuilderTest, PassesErrorsOn) {
-  HintBuilder builder(Isa::kPortable, 1, Digest{}, 1);
+  const auto device = gemm::CreateCpuDevice(1, Isa::kPortable);
+  HintBuilder builder(*device, 1, Digest{}, 1);
   const std::vector<int8_t> weights = RandomWeights(8, 8, 1);
   const Status full(Code::kResourceExhausted, "disk");
   EXPECT_EQ(builder

@@ -11,7 +11,6 @@
 #include "talaria/cloud/provision_plan.h"
 #include "talaria/cloud/provision_quantise.h"
 #include "talaria/cloud/provision_source.h"
-#include "talaria/gemm/product.h"
 #include "talaria/model/store_writer.h"
 #include "talaria/ring/layout.h"
 #include "talaria/ring/profile.h"
@@ -55,8 +54,12 @@ class Stage {
 class Provisioner {
  public:
   Provisioner(const ProvisionOptions& options, const SourceModel& source, Plan plan,
-              ProvisionSummary& summary)
-      : options_(options), source_(source), plan_(std::move(plan)), summary_(summary) {}
+              std::unique_ptr<gemm::Device> device, ProvisionSummary& summary)
+      : options_(options),
+        source_(source),
+        plan_(std::move(plan)),
+        device_(std::move(device)),
+        summary_(summary) {}
 
   Status Run() {
     auto writer = model::StoreWriter::Create(options_.store, plan_.manifest);
@@ -185,8 +188,7 @@ class Provisioner {
     uint64_t total = 0;
     for (const MatrixSummary& m : summary_.matrices) total += uint64_t{m.d} * m.o;
     Stage stage(options_, "computing hints", total);
-    HintBuilder builder(gemm::SelfTestedIsa(std::min(options_.isa, DetectIsa())),
-                        plan_.manifest.profile, model::CoreDigest(plan_.manifest),
+    HintBuilder builder(*device_, plan_.manifest.profile, model::CoreDigest(plan_.manifest),
                         options_.threads);
     size_t index = 0;
     for (model::Group& group : plan_.manifest.groups) {
@@ -216,6 +218,7 @@ class Provisioner {
   const ProvisionOptions& options_;
   const SourceModel& source_;
   Plan plan_;
+  std::unique_ptr<gemm::Device> device_;
   ProvisionSummary& summary_;
   model::StoreWriter* writer_ = nullptr;
 };
@@ -287,7 +290,11 @@ Result<ProvisionSummary> Provision(const ProvisionOptions& options) {
                                                   " and " + model::StoreParent(options.store) +
                                                   " has " + Megabytes(summary.disk_free) + " free");
     }
-    TALARIA_RETURN_IF_ERROR(Provisioner(options, source, std::move(plan), summary).Run());
+    gemm::DeviceSpec spec = options.device;
+    spec.threads = options.threads;
+    TALARIA_ASSIGN_OR_RETURN(auto device, gemm::CreateDevice(spec));
+    TALARIA_RETURN_IF_ERROR(
+        Provisioner(options, source, std::move(plan), std::move(device), summary).Run());
   }
   summary.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();

@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include "talaria/base/cpu.h"
 #include "talaria/base/result.h"
+#include "talaria/gemm/device.h"
 #include "talaria/model/manifest.h"
 
 namespace talaria::cloud {
@@ -25,7 +25,8 @@ struct ProvisionOptions {
   uint32_t min_dimension = 128;  // smaller matrices stay in the CVM
   uint32_t profile = 1;
   int threads = 2;
-  Isa isa = Isa::kAmx;   // upper bound for the products of the hints; the self-test decides
+  // Where the products of the hints are computed; its threads are those above.
+  gemm::DeviceSpec device{.isa = Isa::kAmx};
   bool dry_run = false;  // only the plan: what would be offloaded, memory, disk
   const std::atomic<bool>* cancel = nullptr;  // set by a signal handler; leaves no half store
   // Called from the calling thread: what is going on, and how much of it is done. May be null.
@@ -58,8 +59,8 @@ struct ProvisionSummary {
 // kUnsupported with the reason (mixture of experts, nothing to offload, an architecture that
 // llama.cpp does not know ...), kCorrupt (truncated or inconsistent GGUF, non-finite weights),
 // kResourceExhausted (disk, with the numbers), kInvalidArgument (the store exists, an expression
-// that is none or fits no tensor), kNotFound, kCancelled. Starts a child process for a moment
-// (graph_probe.h): call it while the process has one thread.
+// that is none or fits no tensor), kNotFound, kCancelled, and those of gemm::CreateDevice. Starts a
+// child process for a moment (graph_probe.h): call it while the process has one thread.
 Result<ProvisionSummary> Provision(const ProvisionOptions& options);
 
 }  // namespace talaria::cloud

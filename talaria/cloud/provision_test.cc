@@ -233,11 +233,11 @@ TEST_F(ProvisionTest, TypesAreGgmlsTypes) {
 TEST_F(ProvisionTest, ThreadsAndInstructionsDoNotChangeTheStore) {
   options_.keep_local = {"ffn", "output"};
   options_.threads = 1;
-  options_.isa = Isa::kPortable;
+  options_.device.isa = Isa::kPortable;
   ASSERT_TRUE(Provision(options_).ok());
   options_.store = folder_ + "/second";
   options_.threads = 3;
-  options_.isa = Isa::kAvx512;
+  options_.device.isa = Isa::kAvx512;
   ASSERT_TRUE(Provision(options_).ok());
   for (const char* file :
        {"manifest.json", "skeleton.gguf", "weights.gguf", "scales.bin", "hints.bin"}) {
