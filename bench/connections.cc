@@ -11,7 +11,9 @@
 #include <thread>
 
 #include "bench/commands.h"
+#include "bench/laboratory.h"
 #include "bench/llama_bench.h"
+#include "bench/process.h"
 #include "bench/replay_load.h"
 
 namespace talaria::bench {
