@@ -27,13 +27,14 @@ Status AddStreams(const EndToEndOptions& options, Laboratory& lab, std::vector<S
   const Setting& s = options.setting;
   for (const auto kind : {StreamWork::Kind::kDecode, StreamWork::Kind::kPrompt}) {
     const StreamWork work = SustainedStreams(kind, options.streams, s.pool_batches, options.prompt);
-    TALARIA_ASSIGN_OR_RETURN(const Speed one, MeasurePlainStreams(s, work, 1));
-    TALARIA_ASSIGN_OR_RETURN(const Speed two, MeasurePlainStreams(s, work, 2));
+    const StreamWork probe{kind, work.streams, 1, std::min(work.tokens, 64)};
+    TALARIA_ASSIGN_OR_RETURN(const int plain_threads, BetterThreads([&](int threads) {
+                               return MeasurePlainStreams(s, probe, threads);
+                             }));
     const bool decode = kind == StreamWork::Kind::kDecode;
     subjects.push_back(
         {std::to_string(options.streams) + (decode ? " parallel streams" : " streams' prompts"),
-         one.tokens_per_second > two.tokens_per_second ? 1 : 2,
-         [s, work](int threads) { return MeasurePlainStreams(s, work, threads); },
+         plain_threads, [s, work](int threads) { return MeasurePlainStreams(s, work, threads); },
          [s, work, &lab](Sample& sample) { return MeasureMaskedStreams(s, lab, work, sample); }});
   }
   return OkStatus();
@@ -44,19 +45,21 @@ Status AddStreams(const EndToEndOptions& options, Laboratory& lab, std::vector<S
 Status EndToEnd(const EndToEndOptions& options) {
   const Setting& s = options.setting;
   TALARIA_RETURN_IF_ERROR(ProvisionIfAbsent(s));
-  const int burst = std::min(options.prompt, 256 * s.pool_batches);
   const std::vector<Workload> works = {
       SustainedDecode(s.pool_batches),
       SustainedPrompt(s.pool_batches, options.prompt),
-      {"decode, burst", {"-p", "0", "-n", "64", "-r", "1"}},
-      {"prompt, burst", {"-p", std::to_string(burst), "-n", "0", "-r", "1"}},
+      BurstDecode(),
+      BurstPrompt(s.pool_batches, options.prompt),
       {"first token", {"-p", "0", "-n", "0", "-pg", "128,1", "-r", "1"}},
   };
   TALARIA_ASSIGN_OR_RETURN(const auto lab, Laboratory::Start(s));
   std::fprintf(stderr, "Set up in %.1f s; %s\n", lab->setup_seconds(), DescribeChannel(s).c_str());
 
-  TALARIA_ASSIGN_OR_RETURN(const int decode_threads, BetterThreads(s, s.model, works[2]));
-  TALARIA_ASSIGN_OR_RETURN(const int prompt_threads, BetterThreads(s, s.model, works[3]));
+  const auto better = [&s](const Workload& work) {
+    return BetterThreads([&](int threads) { return MeasurePlain(s, s.model, work, threads); });
+  };
+  TALARIA_ASSIGN_OR_RETURN(const int decode_threads, better(works[2]));
+  TALARIA_ASSIGN_OR_RETURN(const int prompt_threads, better(works[3]));
   std::vector<Subject> subjects;
   for (const Workload& work : works) {
     const bool decode = work.name.starts_with("decode");

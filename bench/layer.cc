@@ -44,13 +44,18 @@ Status Layer(const LayerOptions& options) {
   std::vector<Subject> subjects;
   for (const std::string type : {"q8_0", "q4_k"}) {
     TALARIA_ASSIGN_OR_RETURN(const std::string model, ModelFile(shape, type, s.work));
-    for (const Workload& work :
-         {SustainedDecode(s.pool_batches), SustainedPrompt(s.pool_batches, options.prompt)}) {
-      TALARIA_ASSIGN_OR_RETURN(const int threads, BetterThreads(s, model, work));
+    const auto add = [&](const Workload& work, const Workload& probe) -> Status {
+      TALARIA_ASSIGN_OR_RETURN(const int threads, BetterThreads([&](int t) {
+                                 return MeasurePlain(s, model, probe, t);
+                               }));
       Subject subject = LlamaBenchSubject(s, model, *lab, work, threads);
       subject.name = work.name + ", " + type;
       subjects.push_back(std::move(subject));
-    }
+      return OkStatus();
+    };
+    TALARIA_RETURN_IF_ERROR(add(SustainedDecode(s.pool_batches), BurstDecode()));
+    TALARIA_RETURN_IF_ERROR(add(SustainedPrompt(s.pool_batches, options.prompt),
+                                BurstPrompt(s.pool_batches, options.prompt)));
   }
   TALARIA_ASSIGN_OR_RETURN(const std::vector<Row> rows, MeasurePairs(subjects, options.pairs));
 

@@ -13,7 +13,8 @@
 namespace talaria::bench {
 namespace {
 
-constexpr int64_t kBankBlocks = 4096, kBankRow = 4096;  // blocks; weights of a row of the bank
+// Few: quantising is slow. Rows of any length would do.
+constexpr int64_t kBankWeights = 1 << 17, kBankRow = 4096;
 constexpr uint64_t kSeed = 1;
 
 struct GgufDeleter {
@@ -86,18 +87,21 @@ void AddKeys(const LayerShape& s, gguf_context* g) {
 class Bank {
  public:
   Bank(ggml_type type, uint32_t d, std::mt19937_64& random)
-      : block_bytes_(ggml_type_size(type)), block_weights_(ggml_blck_size(type)), random_(random) {
-    std::vector<float> weights(static_cast<size_t>(kBankBlocks * block_weights_));
+      : block_bytes_(ggml_type_size(type)),
+        block_weights_(ggml_blck_size(type)),
+        count_(static_cast<size_t>(kBankWeights / block_weights_)),
+        random_(random) {
+    std::vector<float> weights(static_cast<size_t>(kBankWeights));
     std::normal_distribution<float> normal(0, 1 / std::sqrt(static_cast<float>(d)));
     for (float& w : weights) w = normal(random_);
-    blocks_.resize(static_cast<size_t>(kBankBlocks) * block_bytes_);
-    ggml_quantize_chunk(type, weights.data(), blocks_.data(), 0,
-                        static_cast<int64_t>(weights.size()) / kBankRow, kBankRow, nullptr);
+    blocks_.resize(count_ * block_bytes_);
+    ggml_quantize_chunk(type, weights.data(), blocks_.data(), 0, kBankWeights / kBankRow, kBankRow,
+                        nullptr);
   }
   std::vector<uint8_t> Row(uint32_t d) {
     std::vector<uint8_t> row(static_cast<size_t>(d / block_weights_) * block_bytes_);
     for (size_t at = 0; at < row.size(); at += block_bytes_) {
-      const size_t block = static_cast<size_t>(random_() % kBankBlocks);
+      const size_t block = static_cast<size_t>(random_() % count_);
       std::memcpy(&row[at], &blocks_[block * block_bytes_], block_bytes_);
     }
     return row;
@@ -106,6 +110,7 @@ class Bank {
  private:
   const size_t block_bytes_;
   const int64_t block_weights_;
+  const size_t count_;  // of blocks
   std::mt19937_64& random_;
   std::vector<uint8_t> blocks_;
 };

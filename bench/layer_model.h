@@ -24,8 +24,8 @@ uint64_t Weights(const LayerShape& shape);
 inline constexpr uint32_t kLayerVocabulary = 320;
 
 // Of `type` ("q8_0", "q4_k") are all matrices. Weights are normally distributed, quantised by ggml;
-// what ggml quantised are a few thousand blocks, from which every row is drawn at random, so that
-// 70B shapes are written in seconds. Fixed seed. kInvalidArgument, kIo.
+// what ggml quantised are 131,072 weights per matrix, from whose blocks every row is drawn at
+// random, so that 70B shapes are written in seconds. Fixed seed. kInvalidArgument, kIo.
 Status WriteLayerModel(const LayerShape& shape, const std::string& type, const std::string& path);
 
 }  // namespace talaria::bench

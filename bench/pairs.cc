@@ -1,5 +1,6 @@
 #include "bench/pairs.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -34,6 +35,13 @@ Workload SustainedPrompt(int pool_batches, int prompt_tokens) {
           true};
 }
 
+Workload BurstDecode() { return {"decode, burst", {"-p", "0", "-n", "64", "-r", "1"}}; }
+
+Workload BurstPrompt(int pool_batches, int prompt_tokens) {
+  const int tokens = std::min(prompt_tokens, kBatchRows * pool_batches);
+  return {"prompt, burst", {"-p", std::to_string(tokens), "-n", "0", "-r", "1"}};
+}
+
 Result<Speed> MeasurePlain(const Setting& setting, const std::string& model, const Workload& work,
                            int threads) {
   TALARIA_ASSIGN_OR_RETURN(
@@ -63,9 +71,9 @@ Status MeasureMasked(Laboratory& lab, const Workload& work, Sample& sample) {
   return OkStatus();
 }
 
-Result<int> BetterThreads(const Setting& setting, const std::string& model, const Workload& work) {
-  TALARIA_ASSIGN_OR_RETURN(const Speed one, MeasurePlain(setting, model, work, 1));
-  TALARIA_ASSIGN_OR_RETURN(const Speed two, MeasurePlain(setting, model, work, 2));
+Result<int> BetterThreads(const std::function<Result<Speed>(int threads)>& plain) {
+  TALARIA_ASSIGN_OR_RETURN(const Speed one, plain(1));
+  TALARIA_ASSIGN_OR_RETURN(const Speed two, plain(2));
   return one.tokens_per_second > two.tokens_per_second ? 1 : 2;
 }
 

@@ -26,6 +26,9 @@ struct Workload {
 // hold. The name is "decode" or "prompt".
 Workload SustainedDecode(int pool_batches);
 Workload SustainedPrompt(int pool_batches, int prompt_tokens);
+// Short ones, whose rows fit into full pools.
+Workload BurstDecode();
+Workload BurstPrompt(int pool_batches, int prompt_tokens);
 
 // A program's tokens per second, and CPU seconds of its process per token.
 struct Speed {
@@ -46,8 +49,9 @@ Status MeasureMasked(Laboratory& lab, const Workload& work,
                      Sample& sample);  // all but `plain`
 // What a run on the masked model was, in units of a token. `seconds` has refilling in it or not.
 void FillSample(const MaskedRun& run, double tokens, double seconds, Sample& sample);
-// 1 or 2, whichever is faster, as a user of plain llama.cpp would choose; measured once.
-Result<int> BetterThreads(const Setting& setting, const std::string& model, const Workload& work);
+// 1 or 2, whichever is faster, as a user of plain llama.cpp would choose; each is measured once,
+// so `plain` is something short.
+Result<int> BetterThreads(const std::function<Result<Speed>(int threads)>& plain);
 
 // What a row measures, both ways.
 struct Subject {
