@@ -36,6 +36,7 @@ class Cloud {
   static Result<Cloud> Start(const ConnectionsOptions& options, const std::string& name) {
     const std::string socket = options.setting.work + "/" + name + ".sock";
     const std::string log = options.setting.work + "/" + name + ".log";
+    std::filesystem::remove(log);  // another run's
     TALARIA_ASSIGN_OR_RETURN(
         auto process,
         Background::Start({options.setting.bin + "/talaria-cloud", "serve", options.setting.store,
