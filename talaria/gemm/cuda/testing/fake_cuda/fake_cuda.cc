@@ -44,8 +44,8 @@ struct Machine {
   bool lost = false;
 };
 Machine& TheMachine() {
-  static Machine machine;
-  return machine;
+  static Machine* const machine = new Machine;  // a GPU outlives the statics of programs
+  return *machine;
 }
 size_t TotalBytes() {
   const char* mebibytes = Setting("memory");
