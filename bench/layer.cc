@@ -34,7 +34,8 @@ Result<std::string> ModelFile(const LayerShape& shape, const std::string& type,
 Status Layer(const LayerOptions& options) {
   TALARIA_ASSIGN_OR_RETURN(const LayerShape shape, FindShape(options.shape));
   Setting s = options.setting;
-  // Talaria's products are the same integers whatever the file's type is, so one store is enough.
+  // Talaria's products are of integers, and cost the same whatever the file's type is: one store is
+  // enough.
   TALARIA_ASSIGN_OR_RETURN(s.model, ModelFile(shape, "q8_0", s.work));
   s.store = s.work + "/layer-" + shape.name + ".store";
   TALARIA_RETURN_IF_ERROR(ProvisionIfAbsent(s));
