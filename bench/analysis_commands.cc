@@ -76,7 +76,7 @@ struct AnalysisCommands::Impl {
   ScalingOptions scaling_options;
   std::string scaling_json;
 
-  std::string plan_model, plan_shape, plan_json;
+  std::string plan_model, plan_shape, plan_json, plan_run;
   Deployment deployment;
   double bits = kUsualBits;
   bool table = false;
@@ -188,6 +188,10 @@ void AnalysisCommands::Impl::AddPlan(CLI::App& app) {
   plan->add_option("--pool-batches", deployment.pool_batches, "Mask batches of 256 rows per group")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
+  plan->add_option("--end-to-end", plan_run,
+                   "JSON of talaria-bench end-to-end with the demo model on this machine: what its "
+                   "tokens took beyond the parts is charged to round trips; default: README's run")
+      ->check(CLI::ExistingFile);
   plan->add_option("--bits", bits, "Bits a weight in llama.cpp, for shapes without a file")
       ->check(CLI::Range(1.0, 32.0))
       ->capture_default_str();
@@ -199,7 +203,8 @@ void AnalysisCommands::Impl::AddPlan(CLI::App& app) {
       "the "
       "same confidential VM.\n\nExamples:\n  talaria-bench plan --model model.gguf --cores 8 "
       "--bandwidth 10 --rtt 0.2\n  talaria-bench plan --shape 70b --cores 16 --bandwidth 25 --rtt "
-      "0.1 --cloud-gb 3000 --cloud-gmac 100000\n  talaria-bench plan --table");
+      "0.1 --cloud-gb 3000 --cloud-gmac 100000\n  talaria-bench plan --table --end-to-end "
+      "end-to-end.json");
 }
 
 Result<Comparison> AnalysisCommands::Impl::RunCompare() const {
@@ -247,7 +252,12 @@ Status AnalysisCommands::Impl::Plan() const {
   } else {
     return Status(Code::kInvalidArgument, "plan: name --model, --shape or --table");
   }
-  TALARIA_ASSIGN_OR_RETURN(const Rates rates, Calibrate(setting, shape));
+  std::string run;
+  if (!plan_run.empty()) {
+    TALARIA_ASSIGN_OR_RETURN(const auto bytes, ReadFile(plan_run, kMaxResultBytes));
+    run.assign(bytes.begin(), bytes.end());
+  }
+  TALARIA_ASSIGN_OR_RETURN(const Rates rates, Calibrate(setting, shape, run));
   if (table) {
     TALARIA_ASSIGN_OR_RETURN(const std::vector<TableRow> rows, MakeTable(rates, deployment, bits));
     PrintTable(rows, rates, deployment);

@@ -117,6 +117,23 @@ void Judge(Estimate& out) {
 
 }  // namespace
 
+Rates ChargeCalls(const ModelShape& shape, Rates rates, const MeasuredRun& run) {
+  Rates without = rates;
+  without.call_wall_us.value = without.call_cpu_us.value = 0;
+  // llama-bench counts from an empty context.
+  const Estimate parts = MakeEstimate(
+      shape, without, {.cores = run.cores, .cloud_cores = run.cloud_cores, .context = 256});
+  const double trips = parts.round_trips;
+  const Step& s = parts.step;
+  const double explained = s.product + s.call + s.kernels + s.engine;
+  const auto charge = [&](Rate& rate, double us) {
+    if (us > rate.value) rate = {us, run.source};
+  };
+  charge(rates.call_wall_us, (1e3 / run.tokens_per_second - explained) * 1e3 / trips);
+  charge(rates.call_cpu_us, (run.cvm_cpu_ms - parts.talaria.decode_cpu_ms) * 1e3 / trips);
+  return rates;
+}
+
 Estimate MakeEstimate(const ModelShape& shape, const Rates& r, const Deployment& d) {
   Estimate out;
   const double cores = d.cores, users = d.users, prompt = d.prompt;

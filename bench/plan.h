@@ -27,7 +27,7 @@ struct Rates {
   Rate mask_ns;       // per input element of a row: norms, quantise, mask, H~ . u
   Rate open_ns;       // per output element: check and unmask
   Rate generate_ns;   // per element, inputs and outputs: masks ahead of time
-  Rate call_wall_us;  // a frame and its answer without network, product and bytes
+  Rate call_wall_us;  // a call from llama.cpp to the cloud and back: all but its work
   Rate call_cpu_us;   // of that, the CVM's CPU
   Rate encrypt_ns;    // per byte, one direction: TLS
   Rate read_gb;       // GB/s from memory
@@ -72,6 +72,17 @@ struct Estimate {
   std::string verdict;  // "Talaria pays" ...
   std::vector<std::string> reasons;
 };
+
+// A run of `end-to-end`, decoding.
+struct MeasuredRun {
+  double tokens_per_second = 0, cvm_cpu_ms = 0;  // of both processes of the CVM, per token
+  int cores = 2, cloud_cores = 2;
+  std::string source;
+};
+// What a measured token took beyond the parts that are modelled (waking up, spinning, copying,
+// threads in each other's way) is charged to its round trips alike; at least what `rates` has. So
+// the estimate of the same run is that run.
+Rates ChargeCalls(const ModelShape& shape, Rates rates, const MeasuredRun& run);
 
 Estimate MakeEstimate(const ModelShape& shape, const Rates& rates, const Deployment& deployment);
 

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 
+#include "bench/compare.h"
 #include "bench/kernel_costs.h"
 #include "bench/llama_bench.h"
 #include "bench/process.h"
@@ -21,6 +23,9 @@ constexpr int kTokens = 64;  // of llama-bench, decoded and in a prompt
 constexpr double kEngineDecodeUs = 14.3, kEnginePromptUs = 16.7;
 // README, "Measured": 78.0 and 367.8 tokens/s on two cores.
 constexpr double kPlainDecode = 78.0, kPlainPrompt = 367.8, kPlainCores = 2;
+// README, "Measured": CVM and cloud on the same two cores. CPU: 0.59 times that of two threads at
+// 78.0 tokens/s.
+constexpr double kTalariaDecode = 35.8, kTalariaCpuMs = 0.59 * 2e3 / kPlainDecode;
 
 Rate InThisRun(const Summary& summary, const std::string& what) {
   char spread[48];
@@ -68,12 +73,47 @@ Result<double> SecondsPerToken(const Setting& s, const std::vector<std::string>&
   return Status(Code::kInternal, "llama-bench: a longer run took less CPU time");
 }
 
-Status CalibratePlain(const Setting& setting, Rates& rates) {
+// The demo model.
+Result<ModelShape> SmallShape(const Setting& setting) {
+  if (!std::filesystem::exists(setting.model)) return ShapeOf("smollm2", 5);
+  TALARIA_ASSIGN_OR_RETURN(const model::GgufHeader header,
+                           model::ReadGgufHeader(setting.model, nullptr));
+  return ShapeOfGguf(header);
+}
+
+Result<MeasuredRun> RunOf(const Setting& setting, const std::string& end_to_end) {
+  if (end_to_end.empty()) {
+    return MeasuredRun{
+        kTalariaDecode, kTalariaCpuMs, 2, 2,
+        "README's run of SmolLM2-135M, CVM and cloud on the same two cores: what its "
+        "parts do not explain, per round trip"};
+  }
+  TALARIA_ASSIGN_OR_RETURN(const Results results, ParseResults(end_to_end));
+  const std::string model = std::filesystem::path(setting.model).filename().string();
+  const auto said = [&results](const char* key) {
+    const auto at = results.setting.find(key);
+    return at == results.setting.end() ? std::string() : at->second;
+  };
+  const auto median = [&results](const char* name) {
+    for (const Metric& metric : results.metrics)
+      if (metric.name == std::string("workloads/decode/") + name) return metric.median;
+    return 0.0;
+  };
+  MeasuredRun run{median("talaria_tokens_per_second"),
+                  median("cpu_ms_per_token/cvm") + median("cpu_ms_per_token/llama_child"),
+                  std::atoi(said("machine.cores").c_str()),
+                  std::atoi(said("cloud_threads").c_str()),
+                  "the run of " + model +
+                      " in the file given: what its parts do not explain, per "
+                      "round trip"};
+  if (said("model") != model || run.tokens_per_second <= 0 || run.cores < 1 || run.cloud_cores < 1)
+    return Status(Code::kInvalidArgument, "not a result of talaria-bench end-to-end with " + model);
+  return run;
+}
+
+Status CalibratePlain(const Setting& setting, const ModelShape& small, Rates& rates) {
   if (std::filesystem::exists(setting.model) &&
       std::filesystem::exists(setting.llama + "/plain/bin/llama-bench")) {
-    TALARIA_ASSIGN_OR_RETURN(const model::GgufHeader header,
-                             model::ReadGgufHeader(setting.model, nullptr));
-    TALARIA_ASSIGN_OR_RETURN(const ModelShape small, ShapeOfGguf(header));
     TALARIA_ASSIGN_OR_RETURN(const double decode, SecondsPerToken(setting, {"-p", "0", "-r", "1"},
                                                                   "-n", 8, kTokens + 8, 1));
     TALARIA_ASSIGN_OR_RETURN(
@@ -85,13 +125,19 @@ Status CalibratePlain(const Setting& setting, Rates& rates) {
     rates.plain_prompt_gmac = {PlainRate(small, prompt, kEnginePromptUs, false, 1), what};
     return OkStatus();
   }
-  TALARIA_ASSIGN_OR_RETURN(const ModelShape small, ShapeOf("smollm2", 5));
   const std::string what = "README, plain llama.cpp, SmolLM2-135M on two cores";
   rates.plain_decode_gmac = {
       PlainRate(small, 1 / kPlainDecode, kEngineDecodeUs / kPlainCores, true, kPlainCores), what};
   rates.plain_prompt_gmac = {
       PlainRate(small, 1 / kPlainPrompt, kEnginePromptUs / kPlainCores, false, kPlainCores), what};
   return OkStatus();
+}
+
+// Three digits, and no exponent.
+std::string Number(double x) {
+  char text[48];
+  std::snprintf(text, sizeof text, x < 1000 ? "%.3g" : "%.0f", x);
+  return text;
 }
 
 std::string Network(const Deployment& d) {
@@ -103,7 +149,10 @@ std::string Network(const Deployment& d) {
 
 }  // namespace
 
-Result<Rates> Calibrate(const Setting& setting, const ModelShape& shape) {
+Result<Rates> Calibrate(const Setting& setting, const ModelShape& shape,
+                        const std::string& end_to_end) {
+  TALARIA_ASSIGN_OR_RETURN(const MeasuredRun run, RunOf(setting, end_to_end));
+  TALARIA_ASSIGN_OR_RETURN(const ModelShape small, SmallShape(setting));
   std::fprintf(stderr, "Measuring this machine's rates\n");
   double inputs = 0, outputs = 0, count = 0;
   for (const GroupShape& group : shape.groups) {
@@ -116,7 +165,8 @@ Result<Rates> Calibrate(const Setting& setting, const ModelShape& shape) {
   const std::string size = std::to_string(d) + " x " + std::to_string(o);
 
   const MachineRates machine = MeasureMachine(kTiming);
-  const Isa isa = DetectIsa(), product_isa = gemm::SelfTestedIsa(isa);
+  const Isa isa = std::min(DetectIsa(), Isa::kAvx512),  // masks have no use for more
+      product_isa = gemm::SelfTestedIsa(DetectIsa());
   TALARIA_ASSIGN_OR_RETURN(const CvmCosts cvm, MeasureCvm(isa, d, o, kTiming));
   TALARIA_ASSIGN_OR_RETURN(const Summary one, MeasureProduct(product_isa, d, o, 1, kTiming));
   TALARIA_ASSIGN_OR_RETURN(const Summary many, MeasureProduct(product_isa, d, o, 256, kTiming));
@@ -148,8 +198,8 @@ Result<Rates> Calibrate(const Setting& setting, const ModelShape& shape) {
                          "measured in this run: " + product + ", 1 row"};
   rates.cloud_gmac = {256 * weights / many.median * 1e-3,
                       "measured in this run: " + product + ", 256 rows"};
-  TALARIA_RETURN_IF_ERROR(CalibratePlain(setting, rates));
-  return rates;
+  TALARIA_RETURN_IF_ERROR(CalibratePlain(setting, small, rates));
+  return ChargeCalls(small, rates, run);
 }
 
 std::vector<NamedRate> AllRates(const Rates& r) {
@@ -232,10 +282,15 @@ void PrintTable(const std::vector<TableRow>& rows, const Rates& rates, const Dep
     const Estimate& e = row.estimate;
     const bool decode = e.talaria.decode >= e.alone.decode,
                prompt = e.talaria.prompt >= e.alone.prompt;
-    std::printf("| %s | %d | %s | %.3g / %.3g | %.3g / %.3g | %.3g / %.3g | %.3g / %.3g | %s |\n",
-                row.shape.name.c_str(), row.deployment.cores, row.network.c_str(), e.talaria.decode,
-                e.alone.decode, e.talaria.prompt, e.alone.prompt, e.talaria.decode_cpu_ms,
-                e.alone.decode_cpu_ms, e.talaria.memory_gb, e.alone.memory_gb,
+    const auto both = [](double talaria, double alone) {
+      return Number(talaria) + " / " + Number(alone);
+    };
+    std::printf("| %s | %d | %s | %s | %s | %s | %s | %s |\n", row.shape.name.c_str(),
+                row.deployment.cores, row.network.c_str(),
+                both(e.talaria.decode, e.alone.decode).c_str(),
+                both(e.talaria.prompt, e.alone.prompt).c_str(),
+                both(e.talaria.decode_cpu_ms, e.alone.decode_cpu_ms).c_str(),
+                both(e.talaria.memory_gb, e.alone.memory_gb).c_str(),
                 decode && prompt ? "**Talaria**"
                 : decode         ? "answers: Talaria"
                 : prompt         ? "prompts: Talaria"

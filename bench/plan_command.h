@@ -12,8 +12,11 @@
 namespace talaria::bench {
 
 // Measures what can be measured in this process, and llama.cpp on `setting.model` (a small one, for
-// its rates; constants when the file or the program is not there). Some ten seconds.
-Result<Rates> Calibrate(const Setting& setting, const ModelShape& shape);
+// its rates; constants when the file or the program is not there). Some ten seconds. `end_to_end`:
+// the text of a result of that sub-command with the same model (ChargeCalls), or empty: the
+// README's.
+Result<Rates> Calibrate(const Setting& setting, const ModelShape& shape,
+                        const std::string& end_to_end);
 
 void PrintPlan(const ModelShape& shape, const Rates& rates, const Deployment& deployment,
                const Estimate& estimate);

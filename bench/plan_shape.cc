@@ -6,6 +6,8 @@
 #include <set>
 #include <string_view>
 
+#include "talaria/gemm/product.h"
+
 namespace talaria::bench {
 namespace {
 
@@ -50,7 +52,7 @@ void Add(GroupShape group, std::vector<GroupShape>& groups) {
 
 }  // namespace
 
-double Padded(uint32_t outputs) { return (static_cast<double>((outputs + 31) / 32)) * 32; }
+double Padded(uint32_t outputs) { return static_cast<double>(gemm::PadOutputs(outputs)); }
 
 double PaddedOutputs(const GroupShape& group) {
   double sum = 0;

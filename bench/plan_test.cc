@@ -133,6 +133,21 @@ TEST(Plan, TheCloudsOwnFiguresReplaceItsCores) {
   EXPECT_NEAR(MakeEstimate(Tiny(), RatesOf(1), deployment).step.product, 1024e-6, 1e-12);
 }
 
+// The estimate of a measured run is that run: 50 tokens/s and 9 ms of CPU.
+TEST(Plan, WhatIsNotExplainedIsChargedToRoundTrips) {
+  const auto shape = ShapeOf("smollm2", 5);
+  ASSERT_TRUE(shape.ok());
+  Rates rates = RatesOf(10);
+  rates.encrypt_ns.value = 0.1;
+  const Rates charged = ChargeCalls(*shape, rates, {50, 9, 2, 2, "a run"});
+  const Estimate e = MakeEstimate(*shape, charged, {.cores = 2, .cloud_cores = 2, .context = 256});
+  EXPECT_NEAR(e.talaria.decode, 50, 1e-6);
+  EXPECT_NEAR(e.talaria.decode_cpu_ms, 9, 1e-6);
+  EXPECT_EQ(charged.call_wall_us.source, "a run");
+  // A run that is faster than the parts changes nothing.
+  EXPECT_EQ(ChargeCalls(*shape, rates, {1e6, 0, 2, 2, "a run"}).call_wall_us.value, 10);
+}
+
 model::GgufTensor Tensor(const std::string& name, uint64_t d, uint64_t o) {
   model::GgufTensor tensor;
   tensor.name = name;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""talaria-bench as far as a tiny model goes: every row is there, on the channel that was asked for, and says which. No time is judged.
+"""talaria-bench as far as a tiny model goes: every row is there, on the channel that was asked for, and says which; compare's exit codes.
+No time is judged.
 
 usage: bench_test.py BIN_DIR
 
@@ -76,10 +77,43 @@ def wrong_usage(bench):
         check(word in done.stderr and arguments[1] in done.stderr, f"{arguments} said {done.stderr!r}")
 
 
+def compared(bench):
+    """What compare says of real files, by its exit code. Seven pairs are claimed, not run: the rule is tested in bench/compare_test.cc."""
+    one = bench.folder / "plaintext.json"
+    result = json.loads(one.read_text()) | {"pairs": 7}
+    files = {}
+    for name, factor, channel in (("same", 1, "tcp"), ("worse", 0.8, "tcp"), ("other", 1, "unix")):
+        changed = json.loads(json.dumps(result)) | {"channel": channel}
+        ratio = changed["workloads"]["decode"]["ratio"]
+        changed["workloads"]["decode"]["ratio"] = {key: value * factor for key, value in ratio.items()}
+        files[name] = bench.folder / f"{name}.json"
+        files[name].write_text(json.dumps(changed))
+    for before, after, code, word in (("same", "same", 0, "No regression"), ("same", "worse", 1, "WORSE"), ("worse", "same", 0, "better"),
+                                      ("same", "other", 2, "channel: tcp and unix")):
+        done = bench.run("compare", files[before], files[after])
+        check(done.returncode == code and word in done.stdout + done.stderr, f"compare {before} {after}: {done.returncode}, {done.stdout} {done.stderr}")
+    (bench.folder / "no.json").write_text("{}")
+    for second in (one, bench.folder / "no.json", bench.folder / "absent.json"):
+        check(bench.run("compare", one, second).returncode == 2, f"compare with {second.name} did not end with 2")
+    again = bench.run("compare", one, "--json", "--store", bench.folder / "store")
+    check(again.returncode == 2 and not json.loads(again.stdout)["judged"], f"measuring again: {again.stdout} {again.stderr}")
+    check("--plaintext" in again.stderr and len(json.loads(again.stdout)["changes"]) > 20, "it did not measure the same again")
+
+
+def analysis(bench):
+    out = bench.folder / "scaling.json"
+    done = bench.run("scaling", "--quick", "--runs", 1, "--only", "wire", "--json", out)
+    check(done.returncode == 0 and "6 bytes an element" in done.stdout, f"scaling: {done.stderr}")
+    check(json.loads(out.read_text())["scaling"]["wire"]["4096"]["up_bytes"]["median"] == 21 + 6 * 4096, "the wire's bytes are wrong")
+    for arguments, word in ((("scaling", "--only", "heat"), "heat"), (("plan", "--shape", "9b"), "9b"), (("plan",), "--shape")):
+        done = bench.run(*arguments)
+        check(done.returncode == WRONG_USAGE and word in done.stderr, f"{arguments} ended with {done.returncode}: {done.stderr!r}")
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="talaria-bench-test-", dir="/tmp") as folder:
         bench = Bench(pathlib.Path(folder))
-        for part in (wrong_usage, attested_and_streams, plaintext_is_marked):
+        for part in (wrong_usage, attested_and_streams, plaintext_is_marked, compared, analysis):
             part(bench)
             print(f"passed {part.__name__}", flush=True)
 
