@@ -28,8 +28,9 @@ std::vector<std::string> WantedDevices() {
 
 // Made once: a GPU takes a second to start.
 Device* DeviceOf(const std::string& name) {
-  static std::map<std::string, std::unique_ptr<Device>> devices;
-  if (const auto found = devices.find(name); found != devices.end()) return found->second.get();
+  // Never destroyed: a driver may be gone by then.
+  static auto* const devices = new std::map<std::string, std::unique_ptr<Device>>;
+  if (const auto found = devices->find(name); found != devices->end()) return found->second.get();
   auto spec = DeviceSpec::Parse(name);
   EXPECT_TRUE(spec.ok()) << spec.status().ToString();
   if (!spec.ok()) return nullptr;
@@ -39,7 +40,7 @@ Device* DeviceOf(const std::string& name) {
   EXPECT_TRUE(device.ok()) << device.status().ToString();
   if (!device.ok()) return nullptr;
   std::printf("%s is %s\n", name.c_str(), (*device)->name().c_str());
-  return (devices[name] = std::move(device).value()).get();
+  return ((*devices)[name] = std::move(device).value()).get();
 }
 
 class EveryDevice : public ::testing::TestWithParam<std::string> {
@@ -121,7 +122,7 @@ TEST_P(EveryDevice, OneTo1024Rows) {
 
 // Enough outputs that every kernel of a GPU has its turn, with a rest in every direction.
 TEST_P(EveryDevice, ManyOutputs) {
-  for (size_t rows : {1, 7, 18, 35}) CheckRandom(200, 25600 + 40, rows);
+  for (size_t rows : {1, 7, 18, 35}) CheckRandom(70, 25600 + 40, rows);
 }
 
 TEST_P(EveryDevice, LargestSums) {
