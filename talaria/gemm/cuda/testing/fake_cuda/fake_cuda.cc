@@ -4,6 +4,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,18 +24,16 @@ constexpr int kVersion = 13000;
 constexpr size_t kDefaultMebibytes = 4096;
 constexpr size_t kAlignment = 256;  // what cudaMalloc promises
 
-// The value of `name=value` in the list, "" for a bare name, null if it is not there.
-const char* Setting(const char* name) {
-  static thread_local std::string value;
+// The value of `name=value` in the list, "" for a bare name, nothing if it is not there.
+std::optional<std::string> Setting(const char* name) {
   const char* list = std::getenv("TALARIA_FAKE_CUDA");
   for (std::string rest = list == nullptr ? "" : list; !rest.empty();) {
     const std::string item = rest.substr(0, rest.find(','));
     rest = item.size() == rest.size() ? "" : rest.substr(item.size() + 1);
     if (item.substr(0, item.find('=')) != name) continue;
-    value = item.find('=') == std::string::npos ? "" : item.substr(item.find('=') + 1);
-    return value.c_str();
+    return item.find('=') == std::string::npos ? "" : item.substr(item.find('=') + 1);
   }
-  return nullptr;
+  return std::nullopt;
 }
 
 struct Machine {
@@ -48,13 +47,13 @@ Machine& TheMachine() {
   return *machine;
 }
 size_t TotalBytes() {
-  const char* mebibytes = Setting("memory");
-  return (mebibytes == nullptr ? kDefaultMebibytes : std::strtoull(mebibytes, nullptr, 10)) << 20;
+  const auto mebibytes = Setting("memory");
+  return (mebibytes ? std::strtoull(mebibytes->c_str(), nullptr, 10) : kDefaultMebibytes) << 20;
 }
 // A test that takes the setting back has a new GPU.
 cudaError_t Alive() {
   Machine& machine = TheMachine();
-  if (Setting("lost") == nullptr) machine.lost = false, machine.waits = 0;
+  if (!Setting("lost").has_value()) machine.lost = false, machine.waits = 0;
   return machine.lost ? cudaErrorIllegalAddress : cudaSuccess;
 }
 
@@ -70,16 +69,16 @@ const char* cudaGetErrorName(cudaError_t error) {
 cudaError_t cudaGetLastError() { return Alive(); }
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 0;
-  if (Setting("no-driver") != nullptr || Setting("old-driver") != nullptr)
+  if (Setting("no-driver").has_value() || Setting("old-driver").has_value())
     return cudaErrorInsufficientDriver;
-  if (Setting("no-gpu") != nullptr) return cudaErrorNoDevice;
+  if (Setting("no-gpu").has_value()) return cudaErrorNoDevice;
   *count = 1;
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = Setting("no-driver") != nullptr    ? 0
-             : Setting("old-driver") != nullptr ? 12040
-                                                : kVersion;
+  *version = Setting("no-driver").has_value()    ? 0
+             : Setting("old-driver").has_value() ? 12040
+                                                 : kVersion;
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {
@@ -87,7 +86,8 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"Fake GPU", Setting("old-gpu") != nullptr ? 7 : 9, Setting("old-gpu") ? 5 : 0, 16};
+  *properties = {"Fake GPU", Setting("old-gpu").has_value() ? 7 : 9,
+                 Setting("old-gpu").has_value() ? 5 : 0, 16};
   return Alive();
 }
 cudaError_t cudaSetDevice(int) { return Alive(); }
@@ -137,8 +137,8 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   Machine& machine = TheMachine();
-  const char* lost = Setting("lost");
-  if (lost != nullptr && ++machine.waits >= std::strtol(lost, nullptr, 10)) machine.lost = true;
+  const auto lost = Setting("lost");
+  if (lost && ++machine.waits >= std::strtol(lost->c_str(), nullptr, 10)) machine.lost = true;
   for (const auto& work : stream->work) {
     if (!machine.lost) work();
   }
@@ -197,13 +197,13 @@ void Multiply(const ProductArgs& args) {
       std::memcpy(args.out + (size_t{row} * args.padded_outputs + output) * 6, &residue, 6);
     }
   }
-  if (Setting("wrong") != nullptr) args.out[0] ^= 1;
+  if (Setting("wrong").has_value()) args.out[0] ^= 1;
 }
 
 }  // namespace
 
 cudaError_t PrepareKernels() {
-  return Setting("no-code") != nullptr ? cudaErrorNoKernelImageForDevice : Alive();
+  return Setting("no-code").has_value() ? cudaErrorNoKernelImageForDevice : Alive();
 }
 cudaError_t StartProduct(const ProductArgs& args, int, cudaStream_t stream) {
   stream->work.push_back([=] { Multiply(args); });
