@@ -18,7 +18,6 @@ using testing::Barrier;
 using ::testing::ElementsAre;
 using testing::FakeCall;
 using testing::FakeDevice;
-using ::testing::HasSubstr;
 
 constexpr size_t kD = 8, kPadded = 32, kInRow = 6 * 64, kOutRow = 6 * kPadded;
 
