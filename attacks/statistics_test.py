@@ -101,6 +101,7 @@ class Report(unittest.TestCase):
             self.assertNotIn("replaced", text)
             self.assertIn("| none | **99.00** |", text)
             self.assertIn("| lattice | 0.30 |", text)
+            self.assertIn("Of the lattice mask's 1 lines 1 lie inside their negative control's interval, 0 above and 0 below it.", text)
             self.assertIn("|  | among the model's proposals | 80.00 % |", text)
             self.assertIn("| none | matching | 60.00 (75.00) |", text)
             self.assertIn("| none | 2 of 2 |  | 4 of 10 | 4 of 10 |", text)

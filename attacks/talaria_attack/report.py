@@ -58,6 +58,7 @@ def summary(result):
     for fact in result["facts"]:
         against = "" if fact["holds"] else ": " + "; ".join(fact["against"][:3]) + (" ..." if len(fact["against"]) > 3 else "")
         out.append(f"| {fact['fact']} | {'holds' if fact['holds'] else 'does not hold' + against} ({fact['lines']} lines) |")
+    out += _inside([x for x in result["lines"] if x["scheme"] == "lattice" and "p" in x], {(x["text"], x["layer"], x["attack"]): x for x in result["lines"] if x["scheme"] == CONTROL})
     out += ["", "Share of tokens recovered, in per cent. **Bold**: differs from uniform rows under the same attack; empty: the attack does not apply."]
     for layer in sorted({x["layer"] for x in result["lines"]}):
         of_layer = [x for x in result["lines"] if x["layer"] == layer and x["applies"]]
@@ -80,6 +81,17 @@ def summary(result):
             rows = x["of_rows"]
             out.append(f"| {x['scheme']} | {x['lengths_right']} of {x['prompts']} | {x['seconds_per_answer_row'] or ''} | {rows['distinct']} of {rows['rows']} | {rows['rank']} of {rows['full_rank']} |")
     return "\n".join(out + ["", _statistics(result)])
+
+
+def _inside(lines, control):
+    """A sentence on the lattice mask's lines and their negative controls' intervals."""
+    if not lines:
+        return []
+    outside = [x for x in lines if not x["within_control_interval"]]
+    above = [x for x in outside if x["hits"] / x["rows"] > control[x["text"], x["layer"], x["attack"]]["interval"][1]]
+    of = [f"{x['attack']}, {x['text']}, layer {x['layer']}: {x['hits']}, control {control[x['text'], x['layer'], x['attack']]['hits']}, of {x['rows']}" for x in outside]
+    return ["", f"Of the lattice mask's {len(lines)} lines {len(lines) - len(outside)} lie inside their negative control's interval, {len(above)} above and {len(outside) - len(above)} below it"
+            + (f" ({'; '.join(of)})." if of else ".")]
 
 
 def _deeper_table(layer, lines):
