@@ -119,7 +119,7 @@ class Bank {
 Status AppendData(const ggml_context* tensors, std::FILE* file) {
   std::mt19937_64 random(kSeed);
   const auto write = [file](const void* data, size_t bytes) {
-    return std::fwrite(data, 1, bytes, file) == bytes;
+    return bytes == 0 || std::fwrite(data, 1, bytes, file) == bytes;  // nothing may have no address
   };
   for (ggml_tensor* t = ggml_get_first_tensor(tensors); t != nullptr;
        t = ggml_get_next_tensor(tensors, t)) {
