@@ -1,7 +1,6 @@
 // The matrices of a model as Talaria sees them: groups that share an input, one round trip each.
 // From the head of a GGUF file by llama.cpp's names of tensors, or of three well-known models.
-// Provisioning itself asks the graph (cloud/provision_plan.h); a test checks that both agree on the
-// demo model.
+// Provisioning itself asks the graph (cloud/provision_plan.h), which this does not.
 #ifndef TALARIA_BENCH_PLAN_SHAPE_H_
 #define TALARIA_BENCH_PLAN_SHAPE_H_
 
