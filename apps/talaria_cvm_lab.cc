@@ -376,7 +376,9 @@ class LabRun {
                        {"rows_spent", masks.rows_spent},
                        {"rows_burnt", masks.rows_burnt},
                        {"batches", masks.batches},
+                       {"passes", masks.passes},
                        {"generation_cpu_seconds", masks.generation_cpu_seconds},
+                       {"self_test_cpu_seconds", masks.self_test_cpu_seconds},
                        {"rows_ready", masks.rows_ready},
                        {"rows_capacity", masks.rows_capacity}};
     if (comparing_) {

@@ -104,19 +104,28 @@ void AddPanelProducts(Isa isa, const uint8_t* panels, size_t columns, const uint
   }
 }
 
-void AddErrorProducts(const int8_t* errors, size_t stride, size_t d, const uint64_t* x,
-                      uint64_t* sums) {
-  constexpr size_t kColumnsPerFold = 1024;  // 1024 * 32 * 2^48 = 2^63, and |error| <= 21
+void AddErrorProducts(Isa isa, const int8_t* errors, size_t stride, size_t columns,
+                      const uint64_t* x, WideSum* sums) {
+  if (isa >= Isa::kAvx512)
+    return internal::AddErrorProductsAvx512(errors, stride, columns, x, sums);
+  constexpr size_t kColumnsPerFold = 1024;  // 1024 * 64 * 2^48 = 2^64
   for (size_t row = 0; row < ring::kDegree; ++row) {
     const int8_t* const e = errors + row * stride;
-    for (size_t first = 0; first < d; first += kColumnsPerFold) {
-      const size_t end = std::min(d, first + kColumnsPerFold);
-      int64_t sum = 0;
-      for (size_t j = first; j < end; ++j)
-        sum += static_cast<int64_t>(e[j]) * static_cast<int64_t>(x[j]);
-      sums[row] = ring::AddMod(sums[row], ReduceSigned(sum));
+    for (size_t first = 0; first < columns; first += kColumnsPerFold) {
+      const size_t end = std::min(columns, first + kColumnsPerFold);
+      uint64_t sum = 0;
+      for (size_t c = first; c < end; ++c) sum += static_cast<uint64_t>(e[c] + kErrorOffset) * x[c];
+      sums[row] += sum;
     }
   }
+}
+
+uint64_t SumOfSquares(Isa isa, std::span<const int8_t> errors) {
+  TALARIA_CHECK(errors.size() <= size_t{1} << 20);
+  if (isa >= Isa::kAvx512) return internal::SumOfSquaresAvx512(errors.data(), errors.size());
+  uint64_t sum = 0;
+  for (const int8_t e : errors) sum += static_cast<uint64_t>(e * e);
+  return sum;
 }
 
 }  // namespace talaria::cvm

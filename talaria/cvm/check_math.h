@@ -33,10 +33,15 @@ void AddModuleProducts(Isa isa, const uint8_t* blocks, size_t columns, const uin
 void AddPanelProducts(Isa isa, const uint8_t* panels, size_t columns, const uint64_t* x,
                       WideSum* sums /*[256]*/);
 
-// sums[row] += sum_j errors[row][j] x[j] mod q, for 256 rows of |errors| <= 21; sums are canonical
-// residues.
-void AddErrorProducts(const int8_t* errors, size_t stride, size_t d, const uint64_t* x,
-                      uint64_t* sums /*[256]*/);
+// Errors are in [-kErrorOffset, kErrorOffset), and summed without a sign.
+inline constexpr int kErrorOffset = 32;
+
+// sums[row] += sum_c (errors[row * stride + c] + kErrorOffset) x[c] for 256 rows of `columns`.
+void AddErrorProducts(Isa isa, const int8_t* errors, size_t stride, size_t columns,
+                      const uint64_t* x, WideSum* sums /*[256]*/);
+
+// At most 2^20 errors.
+uint64_t SumOfSquares(Isa isa, std::span<const int8_t> errors);
 
 namespace internal {
 
@@ -46,6 +51,9 @@ void AddModuleProductsAvx512(const uint8_t* blocks, size_t columns, const uint64
                              size_t vectors, WideSum* const* sums);
 void AddPanelProductsAvx512(const uint8_t* panels, size_t columns, const uint64_t* x,
                             WideSum* sums);
+void AddErrorProductsAvx512(const int8_t* errors, size_t stride, size_t columns, const uint64_t* x,
+                            WideSum* sums);
+uint64_t SumOfSquaresAvx512(const int8_t* errors, size_t count);
 
 }  // namespace internal
 }  // namespace talaria::cvm

@@ -94,4 +94,40 @@ void AddPanelProductsAvx512(const uint8_t* panels, size_t columns, const uint64_
   }
 }
 
+// A product is below 2^54, a lane's sum of high parts below 2^12 for any width.
+void AddErrorProductsAvx512(const int8_t* errors, size_t stride, size_t columns, const uint64_t* x,
+                            WideSum* sums) {
+  const __m512i offset = _mm512_set1_epi64(kErrorOffset);
+  constexpr size_t kColumnsPerFold = 8 * 512;  // 512 low halves in a lane: below 2^61
+  for (size_t row = 0; row < 256; ++row) {
+    const int8_t* const e = errors + row * stride;
+    for (size_t first = 0; first < columns; first += kColumnsPerFold) {
+      const size_t end = columns - first < kColumnsPerFold ? columns : first + kColumnsPerFold;
+      Lanes sum = Zero();
+      for (size_t c = first; c < end; c += 8) {
+        const size_t left = end - c;
+        const __mmask8 exists = left < 8 ? static_cast<__mmask8>((1u << left) - 1) : 0xff;
+        const __m512i error = _mm512_cvtepi8_epi64(
+            _mm_maskz_loadu_epi8(exists, reinterpret_cast<const __m128i*>(e + c)));
+        MultiplyAdd(sum, _mm512_add_epi64(error, offset), _mm512_maskz_loadu_epi64(exists, x + c));
+      }
+      sums[row] += Fold(sum);
+    }
+  }
+}
+
+uint64_t SumOfSquaresAvx512(const int8_t* errors, size_t count) {
+  __m512i sums = _mm512_setzero_si512();  // 2^15 times two squares: below 2^31
+  for (size_t i = 0; i < count; i += 32) {
+    const size_t left = count - i;
+    const __mmask32 exists =
+        left < 32 ? static_cast<__mmask32>((uint32_t{1} << left) - 1) : ~__mmask32{0};
+    const __m512i words = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(exists, errors + i));
+    sums = _mm512_add_epi32(sums, _mm512_madd_epi16(words, words));
+  }
+  const __m512i low = _mm512_and_si512(sums, _mm512_set1_epi64(0xffffffff));
+  return static_cast<uint64_t>(
+      _mm512_reduce_add_epi64(_mm512_add_epi64(low, _mm512_srli_epi64(sums, 32))));
+}
+
 }  // namespace talaria::cvm::internal

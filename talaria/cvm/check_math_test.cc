@@ -146,15 +146,31 @@ TEST(CheckMathTest, ErrorProducts) {
       e = random() % 2 == 0 ? int8_t{-21}
                             : static_cast<int8_t>(static_cast<int>(random() % 43) - 21);
     const std::vector<uint64_t> x = Residues(random, d);
-    std::vector<uint64_t> sums(ring::kDegree, kQ - 3), expected = sums;
-    AddErrorProducts(errors.data(), stride, d, x.data(), sums.data());
+    // The last error of the last row ends the memory.
+    std::vector<WideSum> expected(ring::kDegree, kQ - 3);
     for (size_t row = 0; row < ring::kDegree; ++row) {
       for (size_t j = 0; j < d; ++j) {
-        expected[row] = ring::AddMod(
-            expected[row], ring::MulMod(ring::FromSigned(errors[row * stride + j]), x[j]));
+        expected[row] += static_cast<WideSum>(errors[row * stride + j] + kErrorOffset) * x[j];
       }
     }
-    EXPECT_EQ(sums, expected);
+    for (const Isa isa : SupportedIsas()) {
+      std::vector<WideSum> sums(ring::kDegree, kQ - 3);
+      AddErrorProducts(isa, errors.data(), stride, d, x.data(), sums.data());
+      EXPECT_TRUE(sums == expected) << IsaName(isa) << ", " << d;
+    }
+  }
+}
+
+TEST(CheckMathTest, SumOfSquares) {
+  std::mt19937_64 random(5);
+  for (const size_t count : {0u, 1u, 31u, 32u, 33u, 4096u, 1u << 20}) {
+    std::vector<int8_t> errors(count);
+    for (int8_t& e : errors) e = static_cast<int8_t>(random());
+    if (count == 1u << 20) std::fill(errors.begin(), errors.end(), int8_t{-128});
+    uint64_t expected = 0;
+    for (const int8_t e : errors) expected += static_cast<uint64_t>(int{e} * int{e});
+    for (const Isa isa : SupportedIsas())
+      EXPECT_EQ(SumOfSquares(isa, errors), expected) << IsaName(isa) << ", " << count;
   }
 }
 

@@ -110,8 +110,8 @@ void CheckBatch(Isa isa) {
   std::array<uint8_t, 32> key{};
   MakeSecret(key);
   ring::AesCtrStream stream(key, 0);
-  auto secret = std::make_unique<ring::NttSecret>();
-  for (ring::Polynomial& s : secret->s) ring::SampleTernary(stream, s);
+  std::vector<ring::NttSecret> secrets(1);
+  for (ring::Polynomial& s : secrets[0].s) ring::SampleTernary(stream, s);
   constexpr size_t kColumns = 40;
   std::vector<int8_t> errors(ring::kDegree * 64);
   ring::SampleError(isa, stream, errors);
@@ -119,11 +119,12 @@ void CheckBatch(Isa isa) {
   ring::SampleResidues(stream, v);
 
   // Once more with every input marked here, whatever happened to the marks inside of the cipher.
-  ring::Polynomial polynomial = secret->s[0];
-  ExpectSecret("SampleTernary", secret.get(), sizeof *secret);
+  ring::Polynomial polynomial = secrets[0].s[0];
+  ExpectSecret("SampleTernary", secrets.data(), sizeof secrets[0]);
   ExpectSecret("SampleError", errors.data(), errors.size());
   ExpectSecret("SampleResidues", v.data(), v.size() * sizeof v[0]);
-  MakeSecret(*secret);
+  MakeSecret(secrets);
+  secrets.push_back(secrets[0]);
   MakeSecret(errors);
   MakeSecret(polynomial);
   ring::ForwardNtt(polynomial);
@@ -136,23 +137,25 @@ void CheckBatch(Isa isa) {
       PackedResidues(ring::ModuleMatrixBytes(kColumns) / ring::kResidueBytes);
   std::vector<uint8_t> rows(ring::RowPanelsBytes(kColumns) + ring::kSlack), more(rows.size());
   void* scratch = nullptr;
-  TALARIA_CHECK(posix_memalign(&scratch, 64, ring::BatchScratchBytes()) == 0);
-  const ring::BatchOutput outputs[] = {{secret.get(), errors.data(), rows.data()},
-                                       {secret.get(), nullptr, more.data()}};
-  ring::GenerateRows(isa, matrix.data(), kColumns, 0, 64, outputs,
-                     {static_cast<uint8_t*>(scratch), ring::BatchScratchBytes()});
+  const size_t scratch_bytes = ring::RowGenerator::ScratchBytes();
+  TALARIA_CHECK(posix_memalign(&scratch, 64, scratch_bytes) == 0);
+  const ring::BatchOutput outputs[] = {{errors.data(), rows.data()}, {nullptr, more.data()}};
+  ring::RowGenerator(isa, secrets, {static_cast<uint8_t*>(scratch), scratch_bytes})
+      .Generate(matrix.data(), kColumns, 64, outputs);
   free(scratch);
 
   // The checks of a batch and of set-up.
   std::vector<WideSum> sums(ring::kDegree);
   AddPanelProducts(isa, rows.data(), 64, v.data(), sums.data());
   ExpectSecret("AddPanelProducts", sums.data(), sums.size() * sizeof sums[0]);
-  ExpectSecret("GenerateRows with errors", rows.data(), rows.size());
-  ExpectSecret("GenerateRows", more.data(), more.size());
+  ExpectSecret("RowGenerator with errors", rows.data(), rows.size());
+  ExpectSecret("RowGenerator", more.data(), more.size());
   MakeSecret(v);
-  std::vector<uint64_t> words(ring::kDegree);
-  AddErrorProducts(errors.data(), 64, kColumns, v.data(), words.data());
-  ExpectSecret("AddErrorProducts", words.data(), words.size() * sizeof words[0]);
+  std::vector<WideSum> error_sums(ring::kDegree);
+  AddErrorProducts(isa, errors.data(), 64, kColumns, v.data(), error_sums.data());
+  ExpectSecret("AddErrorProducts", error_sums.data(), error_sums.size() * sizeof error_sums[0]);
+  uint64_t squares = SumOfSquares(isa, errors);
+  ExpectSecret("SumOfSquares", &squares, sizeof squares);
   std::vector<WideSum> module_sums(ring::kSecretSize);
   const uint64_t* x_pointers[] = {v.data()};
   WideSum* sum_pointers[] = {module_sums.data()};

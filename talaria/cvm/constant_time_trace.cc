@@ -55,7 +55,7 @@ struct Workload {
         planes(6 * kPadded),
         matrix(ring::ModuleMatrixBytes(kColumns) + ring::kSlack, 3),
         rows(ring::RowPanelsBytes(32) + ring::kSlack),
-        scratch_bytes(ring::BatchScratchBytes() + 64),
+        scratch_bytes(ring::RowGenerator::ScratchBytes() + 64),
         errors(ring::kDegree * 64),
         sums(ring::kDegree),
         module_sums(ring::kSecretSize),
@@ -105,10 +105,13 @@ struct Workload {
   }
 
   void RunBatch(Isa isa) {
-    const ring::BatchOutput outputs[] = {{&secret, errors.data(), rows.data()}};
-    ring::GenerateRows(isa, matrix.data(), kColumns, 0, 64, outputs,
-                       {scratch, ring::BatchScratchBytes()});
+    const ring::BatchOutput outputs[] = {{errors.data(), rows.data()}};
+    ring::RowGenerator(isa, {&secret, 1}, {scratch, ring::RowGenerator::ScratchBytes()})
+        .Generate(matrix.data(), kColumns, 64, outputs);
     AddPanelProducts(isa, rows.data(), 32, v.data(), sums.data());
+    AddErrorProducts(isa, errors.data(), 64, kColumns, v.data(), sums.data());
+    volatile uint64_t squares = SumOfSquares(isa, errors);
+    static_cast<void>(squares);
     const uint64_t* v_pointers[] = {v.data()};
     WideSum* sum_pointers[] = {module_sums.data()};
     AddModuleProducts(isa, matrix.data(), kColumns, v_pointers, 1, sum_pointers);

@@ -1,10 +1,14 @@
 #include "talaria/cvm/mask_batch.h"
 
 #include <time.h>
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "talaria/base/log.h"
@@ -25,9 +29,32 @@ using ring::kPanelColumns;
 constexpr uint64_t kSecretStream = 1;
 constexpr uint64_t kErrorStream = 2;
 
-// Columns that are generated and tested at once. Their rows, 196 KB a batch, are still in the cache
-// for the test, and a request to stop is seen within milliseconds.
+// Columns that are made at once: errors are drawn, rows made, tested and then stored. Their rows,
+// 196 KB a batch, stay in the core's own cache meanwhile, and a request to stop is seen within
+// milliseconds.
 constexpr size_t kSliceColumns = 128;
+constexpr size_t kSliceBytes =
+    ring::RoundUp(ring::RowPanelsBytes(kSliceColumns) + ring::kSlack, 64);
+constexpr size_t kSliceErrors = ring::kDegree * kSliceColumns;
+
+// To memory, past the caches: a row is read long after it was made, and a line that is written
+// whole need not be read first. `bytes`: a multiple of 16; both are 16-byte aligned.
+void StorePastCaches(uint8_t* to, const uint8_t* from, size_t bytes) {
+#if defined(__x86_64__)
+  for (size_t i = 0; i < bytes; i += sizeof(__m128i)) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
+                     _mm_load_si128(reinterpret_cast<const __m128i*>(from + i)));
+  }
+#else
+  std::memcpy(to, from, bytes);
+#endif
+}
+// Before another thread may be told of what was stored.
+void FinishStores() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
 
 double ThreadCpuSeconds() {
   timespec t;
@@ -50,21 +77,22 @@ bool SamplerAgrees(Isa isa) {
 struct TestSums {
   WideSum unmask[ring::kDegree];  // U . v
   WideSum mask[ring::kDegree];    // M . u
-  uint64_t error[ring::kDegree];  // E . u, canonical
+  WideSum error[ring::kDegree];   // (E + kErrorOffset) . u
+  uint64_t squares;               // of the errors
 };
 
-// All secrets of one batch while it is made.
-struct BatchSecrets {
-  ring::NttSecret s;
-  TestSums sums;
+// All that is secret while a pass is made.
+struct PassSecrets {
+  ring::NttSecret s[ring::kMaxBatchesPerPass];
+  TestSums sums[ring::kMaxBatchesPerPass];
+  alignas(64) uint8_t slice_rows[ring::kMaxBatchesPerPass][kSliceBytes];
+  alignas(64) int8_t slice_errors[ring::kMaxBatchesPerPass][kSliceErrors];
 };
 
 }  // namespace
 
-uint64_t LooksRandom(const ring::NttSecret& s, std::span<const int8_t> errors) {
-  uint64_t squares = 0;
-  for (const int8_t e : errors) squares += static_cast<uint64_t>(e * e);
-  const double count = static_cast<double>(errors.size()), mean = 10.5 * count;
+uint64_t LooksRandom(const ring::NttSecret& s, uint64_t squares, size_t errors) {
+  const double count = static_cast<double>(errors), mean = 10.5 * count;
   const double slack = 16 * std::sqrt(2 * 10.5 * 10.5 * count);
   bool good = std::abs(static_cast<double>(squares) - mean) <= slack;
   for (const ring::Polynomial& polynomial : s.s) {
@@ -79,84 +107,102 @@ struct BatchGenerator::Impl {
   const MaskedModel& model;
   Isa isa;
   Entropy entropy;
-  SecretMemory secrets;  // BatchSecrets [4]
-  SecretMemory errors;   // int8 [4][256][widest group, to a multiple of 32]
-  SecretMemory scratch;  // of ring::GenerateRows
+  SecretMemory secrets;  // PassSecrets
+  SecretMemory scratch;  // of ring::RowGenerator
   double self_test_seconds = 0;
 
-  // s and E of every batch; `errors_of` are their errors.
-  Status Draw(size_t error_stride, std::span<BatchSecrets> batches,
-              std::span<int8_t* const> errors_of) {
-    for (size_t b = 0; b < batches.size(); ++b) {
+  // The secret of every batch, and the stream of its errors.
+  Status Draw(std::span<ring::NttSecret> secret, std::vector<ring::AesCtrStream>& error_streams) {
+    for (ring::NttSecret& batch : secret) {
       SecretKey<32> key;
       TALARIA_RETURN_IF_ERROR(entropy(key.Expose()));
       ring::AesCtrStream secret_stream(key.Expose(), kSecretStream);
-      for (ring::Polynomial& s : batches[b].s.s) {
+      for (ring::Polynomial& s : batch.s) {
         ring::SampleTernary(secret_stream, s);
         ring::ForwardNtt(s);
       }
-      ring::AesCtrStream error_stream(key.Expose(), kErrorStream);
-      ring::SampleError(isa, error_stream, {errors_of[b], ring::kDegree * error_stride});
+      error_streams.emplace_back(key.Expose(), kErrorStream);
     }
     return OkStatus();
   }
 
-  // rows [., first_column ...] of every batch from `columns` columns of `matrix`, with the products
-  // of the rows with `x` added to what sums_of() names. kCancelled.
-  template <class SumsOf>
-  Status MakeRows(const uint8_t* matrix, size_t columns, size_t first_column, size_t error_stride,
-                  std::span<const ring::BatchOutput> outputs, const uint64_t* x, SumsOf sums_of,
-                  const std::atomic<bool>& cancel) {
+  // Columns [0, columns) of `matrix` become columns of the rows at `to`, one pointer a batch.
+  // error_streams: one a batch, or none for rows without errors. x: the vector of the self-test.
+  // kCancelled.
+  Status MakeRows(const ring::RowGenerator& generator, const uint8_t* matrix, size_t columns,
+                  const uint64_t* x, std::span<uint8_t* const> to,
+                  std::span<ring::AesCtrStream> error_streams, const std::atomic<bool>& cancel) {
+    PassSecrets& pass = secrets.Expose<PassSecrets>()[0];
     for (size_t c = 0; c < columns; c += kSliceColumns) {
       if (cancel.load(std::memory_order_relaxed)) return Status(Code::kCancelled, "stopped");
-      const size_t n = std::min(kSliceColumns, columns - c);
-      ring::GenerateRows(isa, matrix + c / kBlockColumns * kBlockBytes, n, first_column + c,
-                         error_stride, outputs, scratch.Expose());
+      const size_t n = std::min(kSliceColumns, columns - c),
+                   stride = ring::RoundUp(n, kPanelColumns);
+      ring::BatchOutput slices[ring::kMaxBatchesPerPass];
+      for (size_t b = 0; b < to.size(); ++b) {
+        slices[b] = {nullptr, pass.slice_rows[b]};
+        if (error_streams.empty()) continue;
+        slices[b].error = pass.slice_errors[b];
+        ring::SampleError(isa, error_streams[b], {pass.slice_errors[b], ring::kDegree * stride});
+      }
+      generator.Generate(matrix + c / kBlockColumns * kBlockBytes, n, stride, {slices, to.size()});
       const double start = ThreadCpuSeconds();
-      for (size_t b = 0; b < outputs.size(); ++b) {
-        AddPanelProducts(isa, outputs[b].rows + ring::RowPanelsOffset(0, first_column + c),
-                         ring::RoundUp(n, kPanelColumns), x + c, sums_of(b));
+      for (size_t b = 0; b < to.size(); ++b) {
+        TestSums& sums = pass.sums[b];
+        AddPanelProducts(isa, pass.slice_rows[b], stride, x + c,
+                         error_streams.empty() ? sums.unmask : sums.mask);
+        if (error_streams.empty()) continue;
+        AddErrorProducts(isa, pass.slice_errors[b], stride, n, x + c, sums.error);
+        sums.squares += SumOfSquares(isa, {pass.slice_errors[b], ring::kDegree * stride});
       }
       self_test_seconds += ThreadCpuSeconds() - start;
+      for (size_t b = 0; b < to.size(); ++b)
+        StorePastCaches(to[b] + ring::RowPanelsOffset(0, c), pass.slice_rows[b],
+                        ring::RowPanelsBytes(n));
     }
+    FinishStores();
     return OkStatus();
   }
 
   Status Make(const MaskedGroup& group, std::span<const BatchRows> batches,
               const std::atomic<bool>& cancel) {
-    const size_t stride = ring::RoundUp(group.d, kPanelColumns);
-    const std::span<BatchSecrets> secret = secrets.Expose<BatchSecrets>().first(batches.size());
-    int8_t* errors_of[ring::kMaxBatchesPerPass];
-    ring::BatchOutput masks[ring::kMaxBatchesPerPass], unmasks[ring::kMaxBatchesPerPass];
-    for (size_t b = 0; b < batches.size(); ++b) {
-      errors_of[b] = errors.Expose<int8_t>().data() + b * ring::kDegree * stride;
-      masks[b] = {&secret[b].s, errors_of[b], batches[b].mask};
-      unmasks[b] = {&secret[b].s, nullptr, batches[b].unmask};
-    }
-    TALARIA_RETURN_IF_ERROR(Draw(stride, secret, {errors_of, batches.size()}));
+    PassSecrets& pass = secrets.Expose<PassSecrets>()[0];
+    const std::span<ring::NttSecret> secret = std::span(pass.s).first(batches.size());
+    std::vector<ring::AesCtrStream> error_streams;
+    TALARIA_RETURN_IF_ERROR(Draw(secret, error_streams));
+    const ring::RowGenerator generator(isa, secret, scratch.Expose());
 
     const uint64_t* const u = group.u.Expose<uint64_t>().data();
     const uint64_t* const v = group.v.Expose<uint64_t>().data();
-    const SecretMemory& a = model.public_matrices.at(group.d);
-    TALARIA_RETURN_IF_ERROR(MakeRows(
-        a.Expose().data(), group.d, 0, stride, {masks, batches.size()}, u,
-        [&](size_t b) { return secret[b].sums.mask; }, cancel));
+    uint8_t* to[ring::kMaxBatchesPerPass];
+    for (size_t b = 0; b < batches.size(); ++b) to[b] = batches[b].mask;
+    TALARIA_RETURN_IF_ERROR(MakeRows(generator, model.public_matrices.at(group.d).Expose().data(),
+                                     group.d, u, {to, batches.size()}, error_streams, cancel));
     for (size_t m = 0; m < group.hints.size(); ++m) {
       const size_t offset = group.member_offsets[m];
-      TALARIA_RETURN_IF_ERROR(MakeRows(
-          group.hints[m].Expose().data(), group.member_outputs[m], offset, 0,
-          {unmasks, batches.size()}, v + offset, [&](size_t b) { return secret[b].sums.unmask; },
-          cancel));
+      for (size_t b = 0; b < batches.size(); ++b)
+        to[b] = batches[b].unmask + ring::RowPanelsOffset(0, offset);
+      TALARIA_RETURN_IF_ERROR(MakeRows(generator, group.hints[m].Expose().data(),
+                                       group.member_outputs[m], v + offset, {to, batches.size()},
+                                       {}, cancel));
     }
+    return Test(group, batches.size());
+  }
 
+  Status Test(const MaskedGroup& group, size_t batches) {
     const double start = ThreadCpuSeconds();
+    const PassSecrets& pass = secrets.Expose<PassSecrets>()[0];
+    uint64_t u_sum = 0;
+    for (const uint64_t u : group.u.Expose<uint64_t>().first(group.d))
+      u_sum = ring::AddMod(u_sum, u);
+    const uint64_t offset = ring::MulMod(u_sum, kErrorOffset);
     uint64_t difference = 0;
-    for (size_t b = 0; b < batches.size(); ++b) {
-      TestSums& sums = secret[b].sums;
-      difference |= ~LooksRandom(secret[b].s, {errors_of[b], ring::kDegree * stride});
-      AddErrorProducts(errors_of[b], stride, group.d, u, sums.error);
+    for (size_t b = 0; b < batches; ++b) {
+      const TestSums& sums = pass.sums[b];
+      difference |= ~LooksRandom(pass.s[b], sums.squares,
+                                 ring::kDegree * ring::RoundUp(group.d, kPanelColumns));
       for (size_t row = 0; row < ring::kDegree; ++row) {
-        const uint64_t noiseless = ring::SubMod(ring::Reduce128(sums.mask[row]), sums.error[row]);
+        const uint64_t error = ring::SubMod(ring::Reduce128(sums.error[row]), offset);
+        const uint64_t noiseless = ring::SubMod(ring::Reduce128(sums.mask[row]), error);
         difference |= noiseless ^ ring::Reduce128(sums.unmask[row]);
       }
     }
@@ -175,17 +221,12 @@ Result<std::unique_ptr<BatchGenerator>> BatchGenerator::Create(const MaskedModel
   if (!SamplerAgrees(isa))
     return Status(Code::kInternal,
                   "the error sampler of this processor differs from the plain one");
-  size_t widest = 0;
-  for (const MaskedGroup& group : model.groups) widest = std::max<size_t>(widest, group.d);
-  const size_t error_bytes =
-      ring::kMaxBatchesPerPass * ring::kDegree * ring::RoundUp(widest, kPanelColumns);
   std::unique_ptr<BatchGenerator> generator(new BatchGenerator());
-  generator->impl_.reset(new Impl{model, isa, std::move(entropy), {}, {}, {}});
+  generator->impl_.reset(new Impl{model, isa, std::move(entropy), {}, {}});
   Impl& impl = *generator->impl_;
-  TALARIA_ASSIGN_OR_RETURN(
-      impl.secrets, SecretMemory::Create(ring::kMaxBatchesPerPass * sizeof(BatchSecrets), lock));
-  TALARIA_ASSIGN_OR_RETURN(impl.errors, SecretMemory::Create(error_bytes + ring::kSlack, lock));
-  TALARIA_ASSIGN_OR_RETURN(impl.scratch, SecretMemory::Create(ring::BatchScratchBytes(), lock));
+  TALARIA_ASSIGN_OR_RETURN(impl.secrets, SecretMemory::Create(sizeof(PassSecrets), lock));
+  TALARIA_ASSIGN_OR_RETURN(impl.scratch,
+                           SecretMemory::Create(ring::RowGenerator::ScratchBytes(), lock));
   return generator;
 }
 
@@ -195,9 +236,7 @@ Status BatchGenerator::Generate(uint32_t group_index, std::span<const BatchRows>
                 group_index < impl_->model.groups.size());
   const MaskedGroup& group = impl_->model.groups[group_index];
   const Status status = impl_->Make(group, batches, cancel);
-  Wipe(impl_->secrets.Expose().data(), batches.size() * sizeof(BatchSecrets));
-  Wipe(impl_->errors.Expose().data(),
-       batches.size() * ring::kDegree * ring::RoundUp(group.d, kPanelColumns));
+  impl_->secrets.Clear();
   impl_->scratch.Clear();
   if (!status.ok()) {
     for (const BatchRows& rows : batches) {

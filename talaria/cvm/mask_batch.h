@@ -21,17 +21,19 @@
 
 namespace talaria::cvm {
 
-// Where one batch goes: RowPanels of d_padded and o_padded columns, each plus kSlack.
+// Where one batch goes: RowPanels of d_padded and o_padded columns, each plus kSlack, 16-byte
+// aligned.
 struct BatchRows {
   uint8_t* mask = nullptr;
   uint8_t* unmask = nullptr;
 };
 
 // The linear self-test has s and E on both sides, so it cannot see that they are degenerate, and a
-// mask without an error is no mask (doc/masking.md). All ones when the sum of squares of the errors
-// is within 16 standard deviations of its mean, 10.5 a sample (variance of e^2 below 2 * 10.5^2; a
-// good batch fails with probability below 2^-180), and no secret polynomial is constant; else zero.
-uint64_t LooksRandom(const ring::NttSecret& s, std::span<const int8_t> errors);
+// mask without an error is no mask (doc/masking.md). All ones when the sum of the squares of
+// `errors` errors is within 16 standard deviations of its mean, 10.5 a sample (variance of e^2
+// below 2 * 10.5^2; a good batch fails with probability below 2^-180), and no secret polynomial is
+// constant; else zero.
+uint64_t LooksRandom(const ring::NttSecret& s, uint64_t squares, size_t errors);
 
 // One thread at a time; each fill thread has its own.
 class BatchGenerator {

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -29,6 +30,10 @@ namespace {
 
 static_assert(kBatchRows == ring::kDegree);
 constexpr size_t kWordBits = 64;
+// A group with no more rows is filled with what is free. Below the rows of a message (128), so that
+// a prompt, which takes a group's rows in such pieces, leaves two batches free at once; enough for
+// the tokens that are decoded while the groups are filled, one after another.
+constexpr uint64_t kFewRows = 96;
 
 double ThreadCpuSeconds() {
   timespec t;
@@ -37,7 +42,7 @@ double ThreadCpuSeconds() {
 }
 
 struct Counters {
-  std::atomic<uint64_t> generated{0}, drawn{0}, spent{0}, burnt{0}, batches{0};
+  std::atomic<uint64_t> generated{0}, drawn{0}, spent{0}, burnt{0}, batches{0}, passes{0};
   std::atomic<double> generation_seconds{0}, self_test_seconds{0};  // CPU
 };
 
@@ -115,8 +120,11 @@ struct GroupPool {
 
 // What outlives the pool while tickets do.
 class Core : public std::enable_shared_from_this<Core> {
+  using Clock = std::chrono::steady_clock;
+
  public:
   Status Allocate(const MaskedModel& model, const MaskPoolOptions& options) {
+    idle_ = options.idle;
     const uint64_t pass = PlanMemory(model.manifest).pool_batch;
     const uint64_t count = pass == 0 ? 0 : options.memory_budget / pass;
     if (count == 0) {
@@ -162,9 +170,11 @@ class Core : public std::enable_shared_from_this<Core> {
       --pool.waiting;
     }
     TALARIA_RETURN_IF_ERROR(OverStatus());
+    last_draw_ = Clock::now();
     uint32_t left = static_cast<uint32_t>(std::min<uint64_t>(rows, pool.ready_rows));
     counters_.drawn.fetch_add(left, std::memory_order_relaxed);
     pool.ready_rows -= left;
+    if (pool.ready_rows <= kFewRows && pool.ready_rows + left > kFewRows) changed_.notify_all();
     while (left != 0) {
       const std::shared_ptr<Batch>& batch = pool.ready.front();
       const uint32_t n = std::min(left, kBatchRows - batch->next_row);
@@ -184,9 +194,13 @@ class Core : public std::enable_shared_from_this<Core> {
     std::vector<BatchRows> rows;
     std::unique_lock lock(mutex_);
     for (;;) {
-      changed_.wait(lock, [&] { return Over() || Choose() != nullptr; });
       if (Over()) return;
-      GroupPool& pool = *Choose();
+      GroupPool* const chosen = Choose();
+      if (chosen == nullptr) {
+        WaitForWork(lock);
+        continue;
+      }
+      GroupPool& pool = *chosen;
       batches.clear();
       rows.clear();
       while (!pool.free.empty() && batches.size() < ring::kMaxBatchesPerPass) {
@@ -214,6 +228,7 @@ class Core : public std::enable_shared_from_this<Core> {
         pool.ready_rows += batches.size() * kBatchRows;
         counters_.generated.fetch_add(batches.size() * kBatchRows, std::memory_order_relaxed);
         counters_.batches.fetch_add(batches.size(), std::memory_order_relaxed);
+        counters_.passes.fetch_add(1, std::memory_order_relaxed);
       } else {
         if (status.ok()) {
           for (Batch* batch : batches) batch->WipeRows();
@@ -276,6 +291,7 @@ class Core : public std::enable_shared_from_this<Core> {
     out.rows_spent = counters_.spent.load(std::memory_order_relaxed);
     out.rows_burnt = counters_.burnt.load(std::memory_order_relaxed);
     out.batches = counters_.batches.load(std::memory_order_relaxed);
+    out.passes = counters_.passes.load(std::memory_order_relaxed);
     out.generation_cpu_seconds = counters_.generation_seconds.load(std::memory_order_relaxed);
     out.self_test_cpu_seconds = counters_.self_test_seconds.load(std::memory_order_relaxed);
     std::lock_guard lock(mutex_);
@@ -294,24 +310,32 @@ class Core : public std::enable_shared_from_this<Core> {
     return OkStatus();
   }
 
-  // The group to fill: one that somebody waits for, else the emptiest. Batches that are made
-  // together share the reading of the hints, so a group with four batches or more waits for two to
-  // be free, unless somebody wants its rows or all pools full.
+  // The group to fill: one that somebody waits for, else the emptiest.
   GroupPool* Choose() {
+    const bool at_once = full_waiters_ > 0 || Clock::now() - last_draw_ >= idle_;
     GroupPool* best = nullptr;
     for (GroupPool& pool : groups_) {
-      const size_t worth = full_waiters_ > 0 || pool.waiting > 0
-                               ? 1
-                               : std::clamp<size_t>(pool.batches / 2, 1, ring::kMaxBatchesPerPass);
+      const size_t share =
+          std::clamp(pool.batches / 2, std::min(pool.batches, size_t{2}), ring::kMaxBatchesPerPass);
+      const size_t worth = at_once || pool.waiting > 0 || Rows(pool) <= kFewRows ? 1 : share;
       if (pool.free.size() < worth) continue;
       if (best == nullptr || Urgency(pool) < Urgency(*best)) best = &pool;
     }
     return best;
   }
-  // Least first. Rows that are there or being made: every group has the same capacity, so this
-  // orders by the fraction.
+  // A batch that is free but not yet worth filling is so when the pool has been idle.
+  void WaitForWork(std::unique_lock<std::mutex>& lock) {
+    const bool free = std::any_of(groups_.begin(), groups_.end(),
+                                  [](const GroupPool& pool) { return !pool.free.empty(); });
+    free ? (void)changed_.wait_until(lock, last_draw_ + idle_) : changed_.wait(lock);
+  }
+  // That are there or being made.
+  static uint64_t Rows(const GroupPool& pool) {
+    return pool.ready_rows + pool.filling * kBatchRows;
+  }
+  // Least first. Every group has the same capacity, so this orders by the fraction.
   static std::pair<bool, uint64_t> Urgency(const GroupPool& pool) {
-    return {pool.waiting == 0, pool.ready_rows + pool.filling * kBatchRows};
+    return {pool.waiting == 0, Rows(pool)};
   }
 
   // The last ticket of a batch is gone, or the batch was dropped. All its rows are wiped.
@@ -333,6 +357,8 @@ class Core : public std::enable_shared_from_this<Core> {
   std::vector<GroupPool> groups_;
   int active_ = 0;  // fill threads that generate
   int full_waiters_ = 0;
+  std::chrono::milliseconds idle_{};
+  Clock::time_point last_draw_{};
   bool stopped_ = false, poisoned_ = false;
 };
 

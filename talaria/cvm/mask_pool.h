@@ -7,6 +7,7 @@
 #ifndef TALARIA_CVM_MASK_POOL_H_
 #define TALARIA_CVM_MASK_POOL_H_
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <span>
@@ -25,6 +26,8 @@ struct MaskPoolOptions {
   int fill_threads = 1;
   Isa isa = Isa::kPortable;
   LockPolicy lock = LockPolicy::kRequire;
+  // Nobody drew for so long: every batch is filled as soon as it is free.
+  std::chrono::milliseconds idle{100};
   // Fills 32 bytes of fresh entropy for one batch key, from any thread. The default is
   // HKDF(getrandom || RDSEED) (cvm/entropy.h); it requires RDSEED when `lock` is kRequire.
   std::function<Status(std::span<uint8_t, 32>)> entropy;
@@ -33,6 +36,10 @@ struct MaskPoolOptions {
 // Draw() hands out exactly min(rows, 256) tickets, all at once, when a group has at least two
 // batches: how rows are split over messages then depends on row counts alone. With a single batch
 // it hands out what is left of it, because the next one needs its memory.
+//
+// Batches that are made in one pass share the reading of the hints, which is what a pass waits for.
+// So a group with two batches or more is filled when two are free (or half of them, up to four);
+// sooner when it has few rows left, when somebody waits, or when nobody draws anyhow.
 class MaskPool : public MaskSource {
  public:
   // Every group gets the same number of batches, as many as the budget allows. `model` must outlive

@@ -117,6 +117,60 @@ TEST_F(MaskPoolTest, ADrawIsWholeWithTwoBatchesAndSplitsWithOne) {
   }
 }
 
+// What is filled, and with how many passes over the hints, follows from what was drawn.
+TEST_F(MaskPoolTest, TwoBatchesShareAPassUnlessRowsAreFew) {
+  MaskPoolOptions options = TestPool(SharedModel(), 2);
+  options.idle = std::chrono::hours(1);
+  auto made = MaskPool::Create(masked_, options);
+  ASSERT_TRUE(made.ok());
+  MaskPool& pool = **made;
+  const auto draw = [&](uint32_t rows) {
+    std::vector<RowTicket> tickets;
+    ASSERT_TRUE(pool.Draw(0, rows, tickets).ok());
+  };
+  const auto wait_for = [&](uint64_t generated) {
+    for (int i = 0; i < 10000 && pool.stats().rows_generated < generated; ++i)
+      std::this_thread::sleep_for(milliseconds(1));
+    EXPECT_EQ(pool.stats().rows_generated, generated);
+  };
+  const uint64_t full = 4 * 2 * kBatchRows;
+  wait_for(full);
+  EXPECT_EQ(pool.stats().passes, 4u);
+
+  draw(128);  // a prompt of 512 tokens, in the pieces of a session
+  draw(128);
+  std::this_thread::sleep_for(milliseconds(30));
+  EXPECT_EQ(pool.stats().rows_generated, full) << "one free batch, and many rows left";
+  draw(128);
+  draw(128);
+  wait_for(full + 2 * kBatchRows);
+  EXPECT_EQ(pool.stats().passes, 5u);
+
+  draw(256);  // decoding: the first batch is used up, then the second one nearly
+  for (int i = 0; i < 159; ++i) draw(1);
+  std::this_thread::sleep_for(milliseconds(30));
+  EXPECT_EQ(pool.stats().rows_generated, full + 2 * kBatchRows);
+  draw(1);
+  wait_for(full + 3 * kBatchRows);
+  EXPECT_EQ(pool.stats().passes, 6u);
+}
+
+TEST_F(MaskPoolTest, AnIdlePoolIsFilledUp) {
+  MaskPoolOptions options = TestPool(SharedModel(), 2);
+  options.idle = milliseconds(20);
+  auto made = MaskPool::Create(masked_, options);
+  ASSERT_TRUE(made.ok());
+  MaskPool& pool = **made;
+  ASSERT_TRUE(pool.WaitUntilFull().ok());
+  std::vector<RowTicket> tickets;
+  ASSERT_TRUE(pool.Draw(1, 256, tickets).ok());
+  tickets.clear();
+  const uint64_t capacity = pool.stats().rows_capacity;
+  for (int i = 0; i < 10000 && pool.stats().rows_ready < capacity; ++i)
+    std::this_thread::sleep_for(milliseconds(1));
+  EXPECT_EQ(pool.stats().rows_ready, capacity);
+}
+
 TEST_F(MaskPoolTest, ATicketThatDiesUnspentBurnsItsRow) {
   auto pool = Pool(1);
   MaskRowView view;

@@ -74,6 +74,7 @@ class RowTicket {
 // spent.
 struct MaskStats {
   uint64_t rows_generated = 0, rows_drawn = 0, rows_spent = 0, rows_burnt = 0, batches = 0;
+  uint64_t passes = 0;                // over the hints of a group, one for 1 to 4 batches
   double generation_cpu_seconds = 0;  // self-tests included
   double self_test_cpu_seconds = 0;
   uint64_t rows_ready = 0, rows_capacity = 0;

@@ -17,7 +17,7 @@ constexpr uint64_t kTwo52 = uint64_t{1} << 52;
 // secrets as words, the secrets as pairs of doubles.
 constexpr size_t kValuesBytes = kMaxBatchesPerPass * kDegree * 64;
 constexpr size_t kSecretWordsBytes = kMaxBatchesPerPass * kSecretSize * sizeof(uint64_t);
-constexpr size_t kHalvesBytes = 2 * kSecretWordsBytes;
+constexpr size_t kHalvesBytes = 2 * kSecretWordsBytes;  // for AVX2
 static_assert(sizeof(Polynomial) <= kValuesBytes);
 
 constexpr size_t Reverse8(size_t x) {
@@ -46,25 +46,22 @@ Roots MakeRoots(MakeRoot make) {
 }
 
 // Natural order, one polynomial after the other -> the order in which a kernel reads.
-void ArrangeSecrets(std::span<const BatchOutput> batches, uint64_t factor, uint64_t* out) {
+void ArrangeSecrets(std::span<const NttSecret> secrets, uint64_t factor, uint64_t* out) {
   for (size_t position = 0; position < kDegree; ++position) {
     const size_t slot = Reverse8(position);
     for (size_t i = 0; i < kRank; ++i) {
-      for (const BatchOutput& batch : batches) {
-        *out++ = MulMod(batch.secret->s[i][slot], factor);
-      }
+      for (const NttSecret& secret : secrets) *out++ = MulMod(secret.s[i][slot], factor);
     }
   }
 }
 
 // Kernels work on blocks of 8 columns; this zeroes the rest of the last panel.
-void ZeroRestOfPanel(size_t columns, size_t first_column, std::span<const BatchOutput> batches) {
+void ZeroRestOfPanel(size_t columns, std::span<const BatchOutput> outputs) {
   const size_t used = RoundUp(columns, kBlockColumns) % kPanelColumns;
   if (used == 0) return;
-  const size_t first_unused = first_column + RoundUp(columns, kBlockColumns);
-  for (const BatchOutput& batch : batches) {
+  for (const BatchOutput& output : outputs) {
     for (size_t row = 0; row < kDegree; ++row) {
-      std::memset(batch.rows + RowPanelsOffset(row, first_unused), 0,
+      std::memset(output.rows + RowPanelsOffset(row, RoundUp(columns, kBlockColumns)), 0,
                   (kPanelColumns - used) * kResidueBytes);
     }
   }
@@ -92,52 +89,61 @@ const FmaRoots& GetFmaRoots() {
 
 }  // namespace internal
 
-size_t BatchScratchBytes() { return kValuesBytes + kSecretWordsBytes + kHalvesBytes; }
+size_t RowGenerator::ScratchBytes() { return kValuesBytes + kSecretWordsBytes + kHalvesBytes; }
 
-void GenerateRows(Isa isa, const uint8_t* matrix, size_t columns, size_t first_column,
-                  size_t error_stride, std::span<const BatchOutput> batches,
-                  std::span<uint8_t> scratch) {
-  TALARIA_CHECK(!batches.empty() && batches.size() <= kMaxBatchesPerPass);
-  TALARIA_CHECK(first_column % kPanelColumns == 0);
-  TALARIA_CHECK(scratch.size() >= BatchScratchBytes());
+RowGenerator::RowGenerator(Isa isa, std::span<const NttSecret> secrets, std::span<uint8_t> scratch)
+    : isa_(isa), secrets_(secrets), scratch_(scratch) {
+  TALARIA_CHECK(!secrets.empty() && secrets.size() <= kMaxBatchesPerPass);
+  TALARIA_CHECK(scratch.size() >= ScratchBytes());
   TALARIA_CHECK(reinterpret_cast<uintptr_t>(scratch.data()) % 64 == 0);
-  if (columns == 0) return;
+  if (isa == Isa::kPortable) return;
+  uint64_t* const words = reinterpret_cast<uint64_t*>(scratch.data() + kValuesBytes);
+  const uint64_t inverse_degree = InvMod(kDegree);
+  if (isa >= Isa::kAvx512) {
+    // 2^52 is what the Montgomery reduction of the inner product takes away.
+    ArrangeSecrets(secrets, MulMod(inverse_degree, kTwo52 % kQ), words);
+  } else {
+    ArrangeSecrets(secrets, inverse_degree, words);
+    // Pairs of 24-bit halves as doubles.
+    double* const halves =
+        reinterpret_cast<double*>(scratch.data() + kValuesBytes + kSecretWordsBytes);
+    for (size_t i = 0; i < secrets.size() * kSecretSize; ++i) {
+      halves[2 * i] = static_cast<double>(static_cast<int32_t>(words[i] & 0xffffff));
+      halves[2 * i + 1] = static_cast<double>(static_cast<int32_t>(words[i] >> 24));
+    }
+  }
+}
 
-  if (isa == Isa::kPortable) {
-    for (const BatchOutput& batch : batches) {  // the columns between `columns` and a block's end
+void RowGenerator::Generate(const uint8_t* matrix, size_t columns, size_t error_stride,
+                            std::span<const BatchOutput> outputs) const {
+  TALARIA_CHECK(outputs.size() == secrets_.size());
+  if (columns == 0) return;
+  if (isa_ == Isa::kPortable) {
+    for (const BatchOutput& output : outputs) {  // the columns between `columns` and a block's end
       for (size_t c = columns; c < RoundUp(columns, kBlockColumns); ++c) {
-        for (size_t row = 0; row < kDegree; ++row) {
-          StoreResidue(batch.rows + RowPanelsOffset(row, first_column + c), 0);
-        }
+        for (size_t row = 0; row < kDegree; ++row)
+          StoreResidue(output.rows + RowPanelsOffset(row, c), 0);
       }
     }
-    internal::GeneratePortable(matrix, columns, first_column, error_stride, batches,
-                               *reinterpret_cast<Polynomial*>(scratch.data()));
+    internal::GeneratePortable(matrix, columns, error_stride, secrets_, outputs,
+                               *reinterpret_cast<Polynomial*>(scratch_.data()));
   } else {
-    const uint64_t inverse_degree = InvMod(kDegree);
-    uint64_t* const secrets = reinterpret_cast<uint64_t*>(scratch.data() + kValuesBytes);
     Pass pass{};
     pass.matrix = matrix;
     pass.columns = columns;
     pass.error_stride = error_stride;
-    pass.batches = batches.size();
-    for (size_t b = 0; b < batches.size(); ++b) {
-      pass.error[b] = batches[b].error == nullptr ? nullptr : batches[b].error + first_column;
-      pass.rows[b] = batches[b].rows + RowPanelsOffset(0, first_column);
+    pass.batches = outputs.size();
+    for (size_t b = 0; b < outputs.size(); ++b) {
+      pass.error[b] = outputs[b].error;
+      pass.rows[b] = outputs[b].rows;
     }
-    pass.secrets = secrets;
-    pass.values = scratch.data();
-    pass.halves = reinterpret_cast<double*>(scratch.data() + kValuesBytes + kSecretWordsBytes);
-    if (isa >= Isa::kAvx512) {
-      // 2^52 is what the Montgomery reduction of the inner product takes away.
-      ArrangeSecrets(batches, MulMod(inverse_degree, kTwo52 % kQ), secrets);
-      internal::GenerateAvx512(pass);
-    } else {
-      ArrangeSecrets(batches, inverse_degree, secrets);
-      internal::GenerateAvx2(pass);
-    }
+    pass.values = scratch_.data();
+    pass.secrets = reinterpret_cast<const uint64_t*>(scratch_.data() + kValuesBytes);
+    pass.halves =
+        reinterpret_cast<const double*>(scratch_.data() + kValuesBytes + kSecretWordsBytes);
+    isa_ >= Isa::kAvx512 ? internal::GenerateAvx512(pass) : internal::GenerateAvx2(pass);
   }
-  ZeroRestOfPanel(columns, first_column, batches);
+  ZeroRestOfPanel(columns, outputs);
 }
 
 }  // namespace talaria::ring

@@ -21,8 +21,10 @@ struct NttSecret {
   Polynomial s[kRank];
 };
 
+inline constexpr size_t kMaxBatchesPerPass = 4;
+
+// Where the rows of one batch go.
 struct BatchOutput {
-  const NttSecret* secret;
   // int8 [256][error_stride] or null: error[r * error_stride + c] is added to row r, column c.
   // Readable to the padded width (multiple of 8 columns).
   const int8_t* error;
@@ -30,20 +32,29 @@ struct BatchOutput {
   uint8_t* rows;
 };
 
-inline constexpr size_t kMaxBatchesPerPass = 4;
+// Makes the rows of 1..4 batches, each from its own secret, for one matrix after another. One
+// thread; threads may work on different columns of the same rows, each with a generator of its own.
+class RowGenerator {
+ public:
+  // Secrets must outlive the generator. `scratch`: ScratchBytes() of secret memory, 64-byte
+  // aligned, wiped by the caller; the secrets are kept there in the order in which this path reads
+  // them.
+  RowGenerator(Isa isa, std::span<const NttSecret> secrets, std::span<uint8_t> scratch);
+  static size_t ScratchBytes();
 
-// Columns [0, columns) of `matrix` (a ModuleMatrix, plus kSlack readable), for 1..4 batches in one
-// pass over it: the pass is bound by reading the matrix from memory, so batches share it.
-// `first_column` (multiple of 32) says where in the rows the first column goes: column c of matrix
-// is column first_column + c of rows and error. Whole panels are written: columns past `columns`
-// come out as zeros, whatever matrix and error hold there. `scratch`: BatchScratchBytes() of secret
-// memory, 64-byte aligned, wiped by the caller. Matrix residues may be any 48-bit values; rows come
-// out canonical and the same on every path. Constant time in secrets and errors. Threads may work
-// on different columns of the same rows, each with its own scratch.
-void GenerateRows(Isa isa, const uint8_t* matrix, size_t columns, size_t first_column,
-                  size_t error_stride, std::span<const BatchOutput> batches,
-                  std::span<uint8_t> scratch);
-size_t BatchScratchBytes();
+  // Columns [0, columns) of `matrix` (a ModuleMatrix, plus kSlack readable) in one pass over it:
+  // the pass is bound by reading the matrix from memory, so batches share it. An output for each
+  // secret. Whole panels are written: columns past `columns` come out as zeros, whatever matrix and
+  // error hold there. Matrix residues may be any 48-bit values; rows come out canonical and the
+  // same on every path. Constant time in secrets and errors.
+  void Generate(const uint8_t* matrix, size_t columns, size_t error_stride,
+                std::span<const BatchOutput> outputs) const;
+
+ private:
+  const Isa isa_;
+  const std::span<const NttSecret> secrets_;
+  const std::span<uint8_t> scratch_;
+};
 
 }  // namespace talaria::ring
 

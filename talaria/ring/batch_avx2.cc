@@ -1,4 +1,4 @@
-// GenerateRows with AVX2 and FMA: residues are exact integers in doubles, four columns in the lanes
+// RowGenerator with AVX2 and FMA: residues are exact integers in doubles, four columns in the lanes
 // of a vector, so a block of eight columns is two halves.
 //
 //  * x w mod q, up to a multiple: b = rint(x w / q), then x w - b q exactly by two FMAs.
@@ -214,15 +214,6 @@ void LastLevels(Vector* values, const FmaRoot* root, const Destination& to) {
   }
 }
 
-// Words -> pairs of 24-bit halves as doubles.
-void SplitSecrets(const Pass& pass) {
-  const size_t count = size_t{kPositions} * kInner * pass.batches;
-  for (size_t i = 0; i < count; ++i) {
-    pass.halves[2 * i] = static_cast<double>(static_cast<int32_t>(pass.secrets[i] & 0xffffff));
-    pass.halves[2 * i + 1] = static_cast<double>(static_cast<int32_t>(pass.secrets[i] >> 24));
-  }
-}
-
 // The shuffle that packs the first `present` (0..4) of four columns and zeroes the others.
 __m256i PackOf(size_t present) {
   alignas(32) int8_t pack[32];
@@ -239,7 +230,6 @@ template <unsigned kBatches>
 void Generate(const Pass& pass) {
   const FmaRoot* const root = GetFmaRoots().root;
   Vector* const values = static_cast<Vector*>(pass.values);
-  SplitSecrets(pass);
   const size_t halves = (pass.columns + 7) / 8 * 2;
   for (size_t half = 0; half < halves; ++half) {
     const uint8_t* const matrix = pass.matrix + half / 2 * kBlockSize + half % 2 * kHalfBytes;

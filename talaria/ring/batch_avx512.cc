@@ -1,4 +1,4 @@
-// GenerateRows with AVX-512 IFMA. Eight columns in the lanes of a vector; everything is lane-wise.
+// RowGenerator with AVX-512 IFMA. Eight columns in the lanes of a vector; everything is lane-wise.
 //
 //  * The inner product sums low and high 52-bit halves lazily; one Montgomery reduction for all.
 //  * The inverse NTT is a decimation in time, where values grow by q per level and an IFMA operand

@@ -1,4 +1,4 @@
-// ns per element of GenerateRows with the matrix in memory: 16 copies of 768 columns are taken in
+// ns per element of RowGenerator with the matrix in memory: 16 copies of 768 columns are taken in
 // turn. `best` is the fastest pass, which a busy neighbour disturbs least; `mean` is over all.
 #include "talaria/ring/batch.h"
 
@@ -61,16 +61,15 @@ const uint8_t* Matrices() {
   return matrices.get();
 }
 
-void BM_GenerateRows(benchmark::State& state, Isa isa, bool with_error, size_t batch_count) {
+void BM_RowGenerator(benchmark::State& state, Isa isa, bool with_error, size_t batch_count) {
   const uint8_t* const matrices = Matrices();
   std::mt19937_64 random(2);
-  std::vector<Buffer<NttSecret>> secrets;
+  std::vector<NttSecret> secrets(batch_count);
   std::vector<Buffer<int8_t>> errors;
   std::vector<Buffer<uint8_t>> rows;
-  std::vector<BatchOutput> batches;
+  std::vector<BatchOutput> outputs;
   for (size_t b = 0; b < batch_count; ++b) {
-    secrets.push_back(Allocate<NttSecret>(sizeof(NttSecret)));
-    for (Polynomial& s : secrets[b]->s) {
+    for (Polynomial& s : secrets[b].s) {
       for (uint64_t& x : s) x = random() % kQ;
     }
     errors.push_back(Allocate<int8_t>(kDegree * kColumns));
@@ -78,19 +77,21 @@ void BM_GenerateRows(benchmark::State& state, Isa isa, bool with_error, size_t b
       errors[b].get()[i] = static_cast<int8_t>(random() % 43 - 21);
     }
     rows.push_back(Allocate<uint8_t>(RowPanelsBytes(kColumns) + kSlack));
-    batches.push_back({secrets[b].get(), with_error ? errors[b].get() : nullptr, rows[b].get()});
+    outputs.push_back({with_error ? errors[b].get() : nullptr, rows[b].get()});
   }
-  const Buffer<uint8_t> scratch = Allocate<uint8_t>(BatchScratchBytes());
-  // Against the oracle before the clock starts.
-  const auto run = [&](Isa path, size_t copy) {
-    GenerateRows(path, matrices + copy * ModuleMatrixBytes(kColumns), kColumns, 0, kColumns,
-                 batches, {scratch.get(), BatchScratchBytes()});
+  const size_t scratch_bytes = RowGenerator::ScratchBytes();
+  const Buffer<uint8_t> scratch = Allocate<uint8_t>(scratch_bytes),
+                        oracle_scratch = Allocate<uint8_t>(scratch_bytes);
+  const RowGenerator generator(isa, secrets, {scratch.get(), scratch_bytes});
+  const auto run = [&](size_t copy) {
+    generator.Generate(matrices + copy * ModuleMatrixBytes(kColumns), kColumns, kColumns, outputs);
   };
-  run(isa, 0);
+  // Against the oracle before the clock starts.
+  run(0);
   const std::vector<uint8_t> first(rows[0].get(), rows[0].get() + RowPanelsBytes(32));
-  const std::vector<BatchOutput> one{batches[0]};
-  GenerateRows(Isa::kPortable, matrices, 32, 0, kColumns, one,
-               {scratch.get(), BatchScratchBytes()});
+  const RowGenerator oracle(Isa::kPortable, std::span(secrets).first(1),
+                            {oracle_scratch.get(), scratch_bytes});
+  oracle.Generate(matrices, 32, kColumns, std::span(outputs).first(1));
   TALARIA_CHECK(std::memcmp(first.data(), rows[0].get(), first.size()) == 0);
 
   size_t copy = 0;
@@ -98,7 +99,7 @@ void BM_GenerateRows(benchmark::State& state, Isa isa, bool with_error, size_t b
   double sum = 0;
   for (auto _ : state) {
     const double start = ThreadCpuNs();
-    run(isa, ++copy % kCopies);
+    run(++copy % kCopies);
     benchmark::ClobberMemory();
     const double elapsed = ThreadCpuNs() - start;
     best = std::min(best, elapsed);
@@ -114,10 +115,10 @@ const bool kRegistered = [] {
   for (const Isa isa : SupportedIsas()) {
     for (const bool with_error : {false, true}) {
       for (const size_t batches : {1, 2, 3, 4}) {
-        const std::string name = std::string("GenerateRows/") + std::string(IsaName(isa)) +
+        const std::string name = std::string("RowGenerator/") + std::string(IsaName(isa)) +
                                  (with_error ? "/mask/" : "/unmask/") + std::to_string(batches);
         auto* const b = benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& s) {
-          BM_GenerateRows(s, isa, with_error, batches);
+          BM_RowGenerator(s, isa, with_error, batches);
         });
         b->MeasureProcessCPUTime()->Unit(benchmark::kMillisecond);
       }

@@ -1,4 +1,4 @@
-// What GenerateRows shares with its kernels. Not for use outside batch*.cc. The kernel files are
+// What RowGenerator shares with its kernels. Not for use outside batch*.cc. The kernel files are
 // compiled for one instruction set each, so they get plain pointers only: an inline function or a
 // template of a shared header, if emitted there, could be the copy that the linker keeps.
 #ifndef TALARIA_RING_BATCH_KERNELS_H_
@@ -15,15 +15,15 @@ struct Pass {
   size_t columns;       // > 0
   size_t error_stride;  // bytes
   size_t batches;       // 1..4
-  // Per batch, both already at the first column.
+  // Per batch.
   const int8_t* error[4];  // or null
   uint8_t* rows[4];
   // The secrets, times the kernel's factor: [256 positions][i = 0..7][batches].
   const uint64_t* secrets;
   // [batches][256 positions] of the kernel's vector, 64-byte aligned.
   void* values;
-  // Room for twice as many words as `secrets`; only for the AVX2 kernel.
-  double* halves;
+  // For the AVX2 kernel instead: the 24-bit halves of each word of `secrets`, low and high.
+  const double* halves;
 };
 
 // Powers of psi^-1 in the form that a kernel multiplies by: root[e] for psi^-e. The root of level

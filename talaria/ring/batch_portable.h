@@ -1,4 +1,4 @@
-// The oracle of GenerateRows: plain C++, one column at a time, by the definition.
+// The oracle of RowGenerator: plain C++, one column at a time, by the definition.
 #ifndef TALARIA_RING_BATCH_PORTABLE_H_
 #define TALARIA_RING_BATCH_PORTABLE_H_
 
@@ -6,9 +6,9 @@
 
 namespace talaria::ring::internal {
 
-// As GenerateRows, but leaves columns past `columns` alone. `scratch` is overwritten.
-void GeneratePortable(const uint8_t* matrix, size_t columns, size_t first_column,
-                      size_t error_stride, std::span<const BatchOutput> batches,
+// As RowGenerator::Generate, but leaves columns past `columns` alone. `scratch` is overwritten.
+void GeneratePortable(const uint8_t* matrix, size_t columns, size_t error_stride,
+                      std::span<const NttSecret> secrets, std::span<const BatchOutput> outputs,
                       Polynomial& scratch);
 
 }  // namespace talaria::ring::internal

@@ -33,16 +33,17 @@ using Rows = std::vector<std::vector<uint8_t>>;  // per batch, all panels and kS
 Rows Generated(Isa isa, const Case& c) {
   const size_t panels = RowPanelsBytes(c.first_column + c.columns);
   Rows rows(c.secrets.size(), std::vector<uint8_t>(panels + kSlack, kUntouched));
-  std::vector<BatchOutput> batches;
+  std::vector<BatchOutput> outputs;
   for (size_t b = 0; b < c.secrets.size(); ++b) {
-    batches.push_back(
-        {&c.secrets[b], c.errors[b].empty() ? nullptr : c.errors[b].data(), rows[b].data()});
+    outputs.push_back({c.errors[b].empty() ? nullptr : c.errors[b].data() + c.first_column,
+                       rows[b].data() + RowPanelsOffset(0, c.first_column)});
   }
-  const std::unique_ptr<uint8_t, Free> scratch(
-      static_cast<uint8_t*>(std::aligned_alloc(64, BatchScratchBytes())));
-  std::fill_n(scratch.get(), BatchScratchBytes(), 0xff);
-  GenerateRows(isa, c.matrix.data(), c.columns, c.first_column, c.error_stride, batches,
-               {scratch.get(), BatchScratchBytes()});
+  const size_t size = RowGenerator::ScratchBytes();
+  const std::unique_ptr<uint8_t, Free> scratch(static_cast<uint8_t*>(std::aligned_alloc(64, size)));
+  std::fill_n(scratch.get(), size, 0xff);
+  const RowGenerator generator(isa, c.secrets, {scratch.get(), size});
+  for (int again = 0; again < 2; ++again)  // the second time with what the first one left
+    generator.Generate(c.matrix.data(), c.columns, c.error_stride, outputs);
   return rows;
 }
 
@@ -156,7 +157,7 @@ void ExpectSameOnAllPaths(const Case& c, const std::string& what) {
   }
 }
 
-TEST(GenerateRows, PortablePathEqualsTheDefinition) {
+TEST(RowGenerator, PortablePathEqualsTheDefinition) {
   for (const bool with_error : {false, true}) {
     const Case c = RandomCase(3, 2, 32, with_error, 1);
     ExpectLikeDefinition(c, Generated(Isa::kPortable, c), 1);
@@ -165,7 +166,7 @@ TEST(GenerateRows, PortablePathEqualsTheDefinition) {
   ExpectLikeDefinition(wide, Generated(Isa::kPortable, wide), 64);
 }
 
-TEST(GenerateRows, AllPathsAreBitIdentical) {
+TEST(RowGenerator, AllPathsAreBitIdentical) {
   uint64_t seed = 100;
   for (const size_t columns : {1, 7, 8, 24, 32, 40, 96}) {
     for (size_t batches = 1; batches <= kMaxBatchesPerPass; ++batches) {
@@ -180,7 +181,7 @@ TEST(GenerateRows, AllPathsAreBitIdentical) {
   }
 }
 
-TEST(GenerateRows, BatchesWithAndWithoutErrorsShareAPass) {
+TEST(RowGenerator, BatchesWithAndWithoutErrorsShareAPass) {
   Case c = RandomCase(40, 4, 0, true, 3);
   c.errors[0].clear();
   c.errors[2].clear();
@@ -190,7 +191,7 @@ TEST(GenerateRows, BatchesWithAndWithoutErrorsShareAPass) {
 
 // Every factor at its largest in the form in which a kernel multiplies: the plain residue, the
 // AVX2 kernel's (times 1/256), the AVX-512 kernel's (times 2^52/256).
-TEST(GenerateRows, ExtremeResidues) {
+TEST(RowGenerator, ExtremeResidues) {
   const uint64_t secrets[] = {0, 1, kQ - 1, kQ - 256, MulMod(kQ - 256, InvMod(kTwo52 % kQ)),
                               // 2^24 - 1 in both halves, for the AVX2 kernel
                               MulMod(256, 0xfffffeffffff)};
@@ -231,7 +232,7 @@ TEST(GenerateRows, ExtremeResidues) {
 }
 
 // Residues of hints are not trusted to be canonical: x and x + q are the same.
-TEST(GenerateRows, TakesResiduesAboveQ) {
+TEST(RowGenerator, TakesResiduesAboveQ) {
   Random random(5);
   const Case above = MakeCase(
       24, 2, 0, false, [&] { return kQ + random() % kFold; }, [&] { return random() % kQ; },
@@ -246,7 +247,7 @@ TEST(GenerateRows, TakesResiduesAboveQ) {
 }
 
 // What it is for: rows are the coefficients of sum_i s_i * a_i + e in Z_q[X] / (X^256 + 1).
-TEST(GenerateRows, RowsAreCoefficientsOfTheNegacyclicProduct) {
+TEST(RowGenerator, RowsAreCoefficientsOfTheNegacyclicProduct) {
   Random random(6);
   const auto ternary = [&] { return FromSigned(static_cast<int64_t>(random() % 3) - 1); };
   for (const int kind : {0, 1, 2, 3}) {  // random, all 1, all -1, all 0
@@ -285,7 +286,7 @@ TEST(GenerateRows, RowsAreCoefficientsOfTheNegacyclicProduct) {
   }
 }
 
-TEST(GenerateRows, NoColumnsWriteNothing) {
+TEST(RowGenerator, NoColumnsWriteNothing) {
   Case c = RandomCase(8, 1, 32, false, 8);
   c.columns = 0;
   for (const Isa isa : SupportedIsas()) {

@@ -115,7 +115,7 @@ Result<BatchSource::Fill> Lattice(const MaskedModel& model, Isa isa) {
 Result<BatchSource::Fill> LatticeWithoutError(const MaskedModel& model, Isa isa) {
   TALARIA_ASSIGN_OR_RETURN(
       SecretMemory created,
-      SecretMemory::Create(ring::BatchScratchBytes(), LockPolicy::kWarnIfImpossible));
+      SecretMemory::Create(ring::RowGenerator::ScratchBytes(), LockPolicy::kWarnIfImpossible));
   const auto scratch = std::make_shared<SecretMemory>(std::move(created));
   return BatchSource::Fill([&model, isa, scratch](uint32_t index, const BatchRows& rows) {
     std::array<uint8_t, 32> key{};
@@ -126,12 +126,12 @@ Result<BatchSource::Fill> LatticeWithoutError(const MaskedModel& model, Isa isa)
       ring::SampleTernary(stream, s);
       ring::ForwardNtt(s);
     }
+    const ring::RowGenerator generator(isa, {secret.get(), 1}, scratch->Expose());
     const MaskedGroup& group = model.groups[index];
     const auto generate = [&](const SecretMemory& matrix, size_t columns, size_t first,
                               uint8_t* to) {
-      const ring::BatchOutput output{secret.get(), nullptr, to};
-      ring::GenerateRows(isa, matrix.Expose().data(), columns, first, 0, {&output, 1},
-                         scratch->Expose());
+      const ring::BatchOutput output{nullptr, to + ring::RowPanelsOffset(0, first)};
+      generator.Generate(matrix.Expose().data(), columns, 0, {&output, 1});
     };
     generate(model.public_matrices.at(group.d), group.d, 0, rows.mask);
     for (size_t m = 0; m < group.hints.size(); ++m)
