@@ -317,7 +317,8 @@ class Core : public std::enable_shared_from_this<Core> {
     for (GroupPool& pool : groups_) {
       const size_t share =
           std::clamp(pool.batches / 2, std::min(pool.batches, size_t{2}), ring::kMaxBatchesPerPass);
-      const size_t worth = at_once || pool.waiting > 0 || Rows(pool) <= kFewRows ? 1 : share;
+      const bool few = Rows(pool) <= kFewRows && Draining(pool) == 0;
+      const size_t worth = at_once || pool.waiting > 0 || few ? 1 : share;
       if (pool.free.size() < worth) continue;
       if (best == nullptr || Urgency(pool) < Urgency(*best)) best = &pool;
     }
@@ -328,6 +329,10 @@ class Core : public std::enable_shared_from_this<Core> {
     const bool free = std::any_of(groups_.begin(), groups_.end(),
                                   [](const GroupPool& pool) { return !pool.free.empty(); });
     free ? (void)changed_.wait_until(lock, last_draw_ + idle_) : changed_.wait(lock);
+  }
+  // Batches of which all rows are handed out and some still in use: soon free.
+  static size_t Draining(const GroupPool& pool) {
+    return pool.batches - pool.free.size() - pool.filling - pool.ready.size();
   }
   // That are there or being made.
   static uint64_t Rows(const GroupPool& pool) {
