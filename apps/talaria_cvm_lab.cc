@@ -168,7 +168,7 @@ class LabRun {
     } else {
       options.masks = [batches = args_.pool_batches](const cvm::MaskedModel& model,
                                                      cvm::Config config, const cvm::Platform& on) {
-        if (batches > 0) config.pool_bytes = batches * cvm::PlanMemory(model.manifest).pool_batch;
+        if (batches > 0) config.pool_bytes = cvm::PlanMemory(model.manifest).Pools(batches);
         return cvm::MakeMaskPool(model, config, on);
       };
     }

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -49,9 +50,8 @@ struct Counters {
 // One batch's share of the arena, and which of its rows are used.
 class Batch final : public RowOwner {
  public:
-  Batch(uint32_t group, BatchRows rows, size_t mask_bytes, size_t unmask_bytes, Counters& counters)
-      : group_(group),
-        rows_(rows),
+  Batch(BatchRows rows, size_t mask_bytes, size_t unmask_bytes, Counters& counters)
+      : rows_(rows),
         mask_bytes_(mask_bytes),
         unmask_bytes_(unmask_bytes),
         counters_(counters) {}
@@ -92,9 +92,10 @@ class Batch final : public RowOwner {
     next_row = 0;
   }
 
-  uint32_t group() const { return group_; }
   const BatchRows& rows() const { return rows_; }
-  uint32_t next_row = 0;  // to be drawn; guarded by the pool's mutex
+  // Guarded by the pool's mutex.
+  uint32_t group = 0;     // that has it
+  uint32_t next_row = 0;  // to be drawn
 
  private:
   // False when it already was.
@@ -104,18 +105,30 @@ class Batch final : public RowOwner {
     return (used_[row / kWordBits].fetch_or(bit, std::memory_order_acq_rel) & bit) == 0;
   }
 
-  const uint32_t group_;
   const BatchRows rows_;
   const size_t mask_bytes_, unmask_bytes_;
   Counters& counters_;
   std::array<std::atomic<uint64_t>, kBatchRows / kWordBits> used_{};
 };
 
+// The groups of one shape.
+struct ShapePool {
+  std::vector<Batch*> free;  // wiped
+  size_t spares = 0;         // of them, beyond what every group may have of its own
+};
+
 struct GroupPool {
-  std::vector<Batch*> free;                  // wiped
+  ShapePool* shape = nullptr;
+  size_t batches = 0;                        // of its own; it has more with spares
   std::deque<std::shared_ptr<Batch>> ready;  // the first one is being drawn from
-  size_t batches = 0, filling = 0, waiting = 0;
+  size_t filling = 0, draining = 0;          // draining: all rows handed out, some still in use
+  size_t waiting = 0;                        // callers
   uint64_t ready_rows = 0;
+
+  size_t held() const { return ready.size() + filling + draining; }
+  size_t own_free() const { return held() < batches ? batches - held() : 0; }
+  // That are there or being made.
+  uint64_t rows() const { return ready_rows + filling * kBatchRows; }
 };
 
 // What outlives the pool while tickets do.
@@ -125,26 +138,39 @@ class Core : public std::enable_shared_from_this<Core> {
  public:
   Status Allocate(const MaskedModel& model, const MaskPoolOptions& options) {
     idle_ = options.idle;
-    const uint64_t pass = PlanMemory(model.manifest).pool_batch;
+    const MemoryPlan plan = PlanMemory(model.manifest);
+    const uint64_t pass = plan.pool_batch;
     const uint64_t count = pass == 0 ? 0 : options.memory_budget / pass;
+    const bool spares = options.memory_budget >= plan.Pools(count);
     if (count == 0) {
       return Status(Code::kResourceExhausted,
                     "mask pools: one batch of every group takes " +
                         std::to_string((pass >> 20) + 1) + " MiB, and the budget is " +
                         std::to_string(options.memory_budget >> 20) + " MiB");
     }
-    TALARIA_ASSIGN_OR_RETURN(arena_, SecretMemory::Create(pass * count, options.lock));
+    TALARIA_ASSIGN_OR_RETURN(arena_, SecretMemory::Create(
+                                 pass * count + (spares ? plan.pool_spares : 0), options.lock));
     groups_.resize(model.groups.size());
     uint8_t* next = arena_.Expose().data();
+    const auto add = [&](const MaskedGroup& group, ShapePool& shape) {
+      const BatchExtent extent = BatchExtentOf(group.d_padded, group.o_padded);
+      batches_.push_back(std::make_unique<Batch>(BatchRows{next, next + extent.unmask_offset},
+                                                 ring::RowPanelsBytes(group.d_padded),
+                                                 ring::RowPanelsBytes(group.o_padded), counters_));
+      shape.free.push_back(batches_.back().get());
+      next += extent.bytes;
+    };
+    std::map<std::pair<size_t, size_t>, size_t> groups_of;
     for (uint32_t g = 0; g < model.groups.size(); ++g) {
       const MaskedGroup& group = model.groups[g];
-      const BatchExtent extent = BatchExtentOf(group.d_padded, group.o_padded);
+      const std::pair shape_key{size_t{group.d_padded}, size_t{group.o_padded}};
+      ShapePool& shape = shapes_[shape_key];
+      groups_[g].shape = &shape;
       groups_[g].batches = count;
-      for (uint64_t i = 0; i < count; ++i, next += extent.bytes) {
-        batches_.push_back(std::make_unique<Batch>(
-            g, BatchRows{next, next + extent.unmask_offset}, ring::RowPanelsBytes(group.d_padded),
-            ring::RowPanelsBytes(group.o_padded), counters_));
-        groups_[g].free.push_back(batches_.back().get());
+      for (uint64_t i = 0; i < count; ++i) add(group, shape);
+      if (spares && ++groups_of[shape_key] == 2) {
+        add(group, shape);
+        ++shape.spares;
       }
     }
     TALARIA_CHECK(next <= arena_.Expose().data() + arena_.size());
@@ -183,6 +209,7 @@ class Core : public std::enable_shared_from_this<Core> {
       if (batch->next_row == kBatchRows) {
         exhausted = std::move(pool.ready.front());
         pool.ready.pop_front();
+        ++pool.draining;
       }
     }
     return OkStatus();
@@ -201,18 +228,18 @@ class Core : public std::enable_shared_from_this<Core> {
         continue;
       }
       GroupPool& pool = *chosen;
+      const uint32_t group = static_cast<uint32_t>(chosen - groups_.data());
       batches.clear();
       rows.clear();
-      while (!pool.free.empty() && batches.size() < ring::kMaxBatchesPerPass) {
-        batches.push_back(pool.free.back());
-        rows.push_back(batches.back()->rows());
-        pool.free.pop_back();
+      Take(pool, batches);
+      for (Batch* batch : batches) {
+        batch->group = group;
+        rows.push_back(batch->rows());
       }
-      pool.filling += batches.size();
       ++active_;
       lock.unlock();
       const double start = ThreadCpuSeconds(), tested = generator.self_test_seconds();
-      const Status status = generator.Generate(batches.front()->group(), rows, cancel_);
+      const Status status = generator.Generate(group, rows, cancel_);
       counters_.generation_seconds.fetch_add(ThreadCpuSeconds() - start, std::memory_order_relaxed);
       counters_.self_test_seconds.fetch_add(generator.self_test_seconds() - tested,
                                             std::memory_order_relaxed);
@@ -238,7 +265,7 @@ class Core : public std::enable_shared_from_this<Core> {
           poisoned_ = true;
           cancel_.store(true, std::memory_order_relaxed);
         }
-        pool.free.insert(pool.free.end(), batches.begin(), batches.end());
+        GiveBack(pool, batches);
       }
       changed_.notify_all();
     }
@@ -250,7 +277,7 @@ class Core : public std::enable_shared_from_this<Core> {
     changed_.notify_all();
     changed_.wait(lock, [&] {
       return Over() || std::all_of(groups_.begin(), groups_.end(), [](const GroupPool& p) {
-               return p.free.empty() && p.filling == 0;
+               return p.own_free() == 0 && p.filling == 0;
              });
     });
     --full_waiters_;
@@ -268,6 +295,7 @@ class Core : public std::enable_shared_from_this<Core> {
       changed_.notify_all();
       changed_.wait(lock, [&] { return active_ == 0; });
       for (GroupPool& pool : groups_) {
+        pool.draining += pool.ready.size();
         std::move(pool.ready.begin(), pool.ready.end(), std::back_inserter(dropped));
         pool.ready.clear();
         pool.ready_rows = 0;
@@ -312,42 +340,59 @@ class Core : public std::enable_shared_from_this<Core> {
 
   // The group to fill: one that somebody waits for, else the emptiest.
   GroupPool* Choose() {
-    const bool at_once = full_waiters_ > 0 || Clock::now() - last_draw_ >= idle_;
     GroupPool* best = nullptr;
     for (GroupPool& pool : groups_) {
-      const size_t share =
-          std::clamp(pool.batches / 2, std::min(pool.batches, size_t{2}), ring::kMaxBatchesPerPass);
-      const bool few = Rows(pool) <= kFewRows && Draining(pool) == 0;
-      const size_t worth = at_once || pool.waiting > 0 || few ? 1 : share;
-      if (pool.free.size() < worth) continue;
+      if (pool.own_free() == 0) continue;
+      const bool few = pool.rows() <= kFewRows && pool.draining == 0;
+      if (!AtOnce() && pool.waiting == 0 && !few && Free(pool) < Share(pool)) continue;
       if (best == nullptr || Urgency(pool) < Urgency(*best)) best = &pool;
     }
     return best;
   }
-  // A batch that is free but not yet worth filling is so when the pool has been idle.
-  void WaitForWork(std::unique_lock<std::mutex>& lock) {
-    const bool free = std::any_of(groups_.begin(), groups_.end(),
-                                  [](const GroupPool& pool) { return !pool.free.empty(); });
-    free ? (void)changed_.wait_until(lock, last_draw_ + idle_) : changed_.wait(lock);
+  bool AtOnce() const { return full_waiters_ > 0 || Clock::now() - last_draw_ >= idle_; }
+  // What a pass over the hints is worth waiting for.
+  static size_t Share(const GroupPool& pool) {
+    return std::clamp(pool.batches / 2, std::min(pool.batches, size_t{2}),
+                      ring::kMaxBatchesPerPass);
   }
-  // Batches of which all rows are handed out and some still in use: soon free.
-  static size_t Draining(const GroupPool& pool) {
-    return pool.batches - pool.free.size() - pool.filling - pool.ready.size();
-  }
-  // That are there or being made.
-  static uint64_t Rows(const GroupPool& pool) {
-    return pool.ready_rows + pool.filling * kBatchRows;
+  // A spare is for who draws, not for who is filled up.
+  size_t Free(const GroupPool& pool) const {
+    return pool.own_free() + (AtOnce() ? 0 : pool.shape->spares);
   }
   // Least first. Every group has the same capacity, so this orders by the fraction.
   static std::pair<bool, uint64_t> Urgency(const GroupPool& pool) {
-    return {pool.waiting == 0, Rows(pool)};
+    return {pool.waiting == 0, pool.rows()};
+  }
+  void Take(GroupPool& pool, std::vector<Batch*>& out) {
+    const size_t own = pool.own_free();
+    const size_t count = std::min(std::max(own, std::min(Free(pool), Share(pool))),
+                                  ring::kMaxBatchesPerPass);
+    for (size_t i = 0; i < count; ++i) {
+      out.push_back(pool.shape->free.back());
+      pool.shape->free.pop_back();
+    }
+    pool.filling += count;
+    pool.shape->spares -= count - std::min(count, own);
+  }
+  // `pool` has let go of the batches, which are wiped.
+  void GiveBack(GroupPool& pool, std::span<Batch* const> batches) {
+    pool.shape->free.insert(pool.shape->free.end(), batches.begin(), batches.end());
+    pool.shape->spares += batches.size() - std::min(batches.size(), pool.own_free());
+  }
+  // A batch that is free but not yet worth filling is so when the pool has been idle.
+  void WaitForWork(std::unique_lock<std::mutex>& lock) {
+    const bool free = std::any_of(groups_.begin(), groups_.end(),
+                                  [](const GroupPool& pool) { return pool.own_free() != 0; });
+    free ? (void)changed_.wait_until(lock, last_draw_ + idle_) : changed_.wait(lock);
   }
 
   // The last ticket of a batch is gone, or the batch was dropped. All its rows are wiped.
   void Recycle(Batch* batch) {
     {
       std::lock_guard lock(mutex_);
-      groups_[batch->group()].free.push_back(batch);
+      GroupPool& pool = groups_[batch->group];
+      --pool.draining;
+      GiveBack(pool, {&batch, 1});
     }
     changed_.notify_all();
   }
@@ -359,6 +404,7 @@ class Core : public std::enable_shared_from_this<Core> {
 
   mutable std::mutex mutex_;  // guards everything below, and next_row of the batches
   std::condition_variable changed_;
+  std::map<std::pair<size_t, size_t>, ShapePool> shapes_;  // by padded widths
   std::vector<GroupPool> groups_;
   int active_ = 0;  // fill threads that generate
   int full_waiters_ = 0;

@@ -21,8 +21,9 @@
 namespace talaria::cvm {
 
 struct MaskPoolOptions {
-  uint64_t memory_budget =
-      0;  // bytes for all pools; at least one batch per group (PlanMemory().pool_batch)
+  // Bytes for all pools; at least one batch per group (PlanMemory().pool_batch). What is left of it
+  // goes to the spares, if it is enough (pool_spares).
+  uint64_t memory_budget = 0;
   int fill_threads = 1;
   Isa isa = Isa::kPortable;
   LockPolicy lock = LockPolicy::kRequire;
@@ -39,7 +40,9 @@ struct MaskPoolOptions {
 //
 // Batches that are made in one pass share the reading of the hints, which is what a pass waits for.
 // So a group with two batches or more is filled when two are free (or half of them, up to four);
-// sooner when it has few rows left, when somebody waits, or when nobody draws anyhow.
+// sooner when it has few rows left, when somebody waits, or when nobody draws anyhow. Groups of one
+// shape, which the layers of a model take one after another, share a spare batch: with it two are
+// free as soon as a group has used up one of its own.
 class MaskPool : public MaskSource {
  public:
   // Every group gets the same number of batches, as many as the budget allows. `model` must outlive

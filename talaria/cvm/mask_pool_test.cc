@@ -159,6 +159,49 @@ TEST_F(MaskPoolTest, TwoBatchesShareAPassUnlessRowsAreFew) {
   EXPECT_EQ(pool.stats().passes, 6u);
 }
 
+// With the shape's spare, a group that has used up one of its two batches gets two in one pass; a
+// pool that is filled up has its own batches only. Groups 0 and 1 have the same shape.
+TEST(MaskPoolSpareTest, GroupsOfOneShapeShareASpareBatch) {
+  const SyntheticModel model = SyntheticModel::Make(3, {{128, {64}}, {128, {64}}, {200, {64}}});
+  FakeCloud cloud(model);
+  const std::unique_ptr<CloudLink> link = MakeLink(cloud);
+  Result<MaskedModel> masked = SetUpModel(*link, TestSetup(model));
+  ASSERT_TRUE(masked.ok());
+  const MemoryPlan plan = PlanMemory(model.manifest);
+  EXPECT_EQ(plan.pool_spares, BatchExtentOf(128, 64).bytes);
+  MaskPoolOptions options = TestPool(model, 2);
+  options.memory_budget = plan.Pools(2);
+  options.idle = std::chrono::hours(1);
+  auto made = MaskPool::Create(*masked, options);
+  ASSERT_TRUE(made.ok());
+  MaskPool& pool = **made;
+  ASSERT_TRUE(pool.WaitUntilFull().ok());
+  MaskStats stats = pool.stats();
+  EXPECT_EQ(stats.rows_ready, stats.rows_capacity);
+  EXPECT_EQ(stats.passes, 3u);
+  for (const uint32_t group : {0u, 1u}) {
+    std::vector<RowTicket> tickets;
+    ASSERT_TRUE(pool.Draw(group, 256, tickets).ok());
+  }
+  const auto wait_for = [&](uint64_t generated) {
+    for (int i = 0; i < 10000 && pool.stats().rows_generated < generated; ++i)
+      std::this_thread::sleep_for(milliseconds(1));
+    std::this_thread::sleep_for(milliseconds(20));
+    EXPECT_EQ(pool.stats().rows_generated, generated);
+  };
+  // One of the two groups had the spare; the other one waits for a second batch of its own.
+  wait_for(stats.rows_generated + 512);
+  EXPECT_EQ(pool.stats().passes, 4u);
+  EXPECT_EQ(pool.stats().rows_ready, stats.rows_capacity);
+  // The spare comes back with the next batch that is used up, whichever group has it.
+  for (const uint32_t group : {0u, 1u}) {
+    std::vector<RowTicket> tickets;
+    ASSERT_TRUE(pool.Draw(group, 256, tickets).ok());
+  }
+  wait_for(stats.rows_generated + 1024);
+  EXPECT_EQ(pool.stats().passes, 5u);
+}
+
 TEST_F(MaskPoolTest, AnIdlePoolIsFilledUp) {
   MaskPoolOptions options = TestPool(SharedModel(), 2);
   options.idle = milliseconds(20);

@@ -203,7 +203,7 @@ Result<ServePlan> PlanServe(const Config& config, bool simulated_tee) {
                            cloud->FetchManifest(identity, model::kMaxManifestBytes));
   TALARIA_ASSIGN_OR_RETURN(const model::Manifest manifest, model::DecodeManifest(text));
   const MemoryPlan plan = PlanMemory(manifest);
-  const uint64_t pools = config.pool_bytes ? config.pool_bytes : 2 * plan.pool_batch;
+  const uint64_t pools = config.pool_bytes ? config.pool_bytes : plan.Pools();
   // The skeleton is kept in memory and read into llama.cpp's own buffers.
   const uint64_t skeleton = 2 * plan.skeleton_data;
   const uint64_t needed = plan.hints + plan.public_matrices + pools + skeleton;

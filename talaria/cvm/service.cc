@@ -58,7 +58,7 @@ Result<MaskSupply> MakeMaskPool(const MaskedModel& model, const Config& config,
                                 const Platform& platform) {
   MaskPoolOptions options;
   options.memory_budget =
-      config.pool_bytes ? config.pool_bytes : 2 * PlanMemory(model.manifest).pool_batch;
+      config.pool_bytes ? config.pool_bytes : PlanMemory(model.manifest).Pools();
   options.fill_threads = config.fill_threads;
   options.isa = platform.isa;
   options.lock = platform.lock();

@@ -127,13 +127,17 @@ BatchExtent BatchExtentOf(uint32_t d_padded, uint32_t o_padded) {
 MemoryPlan PlanMemory(const model::Manifest& manifest) {
   MemoryPlan plan;
   std::map<uint32_t, bool> widths;
+  std::map<std::pair<uint32_t, uint32_t>, size_t> shapes;
   for (const model::Group& group : manifest.groups) {
     for (const model::Matrix& matrix : group.matrices) {
       plan.hints += Mapped(ring::ModuleMatrixBytes(matrix.o) + ring::kSlack);
     }
     if (widths.emplace(group.d, true).second)
       plan.public_matrices += Mapped(ring::ModuleMatrixBytes(group.d) + ring::kSlack);
-    plan.pool_batch += BatchExtentOf(PaddedInputs(group.d), model::GroupOutputs(group)).bytes;
+    const uint32_t d = PaddedInputs(group.d), o = model::GroupOutputs(group);
+    const uint64_t batch = BatchExtentOf(d, o).bytes;
+    plan.pool_batch += batch;
+    if (++shapes[{d, o}] == 2) plan.pool_spares += batch;
   }
   plan.skeleton_data = manifest.skeleton_bytes;
   for (const model::Hole& hole : manifest.holes) plan.skeleton_data -= hole.bytes;

@@ -46,7 +46,11 @@ Result<MaskedModel> SetUpModel(CloudLink& link, const SetupOptions& options);
 // demo's plan.
 struct MemoryPlan {
   uint64_t hints = 0, public_matrices = 0, skeleton_data = 0,
-           pool_batch = 0 /* one batch of every group */;
+           pool_batch = 0 /* one batch of every group */,
+           pool_spares = 0 /* one batch of every shape that several groups have */;
+
+  // Of the pools, unless somebody decides otherwise.
+  uint64_t Pools(uint64_t batches = 2) const { return batches * pool_batch + pool_spares; }
 };
 MemoryPlan PlanMemory(const model::Manifest& manifest);
 
