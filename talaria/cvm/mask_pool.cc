@@ -16,6 +16,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "talaria/base/denormals.h"
@@ -124,6 +125,8 @@ struct GroupPool {
   size_t filling = 0, draining = 0;          // draining: all rows handed out, some still in use
   size_t waiting = 0;                        // callers
   uint64_t ready_rows = 0;
+  // A visit is a run of draws from this group and no other.
+  uint64_t visit = 0, visit_rows = 0;  // the last one: its number, and the rows that it took
 
   size_t held() const { return ready.size() + filling + draining; }
   size_t own_free() const { return held() < batches ? batches - held() : 0; }
@@ -169,8 +172,8 @@ class Core : public std::enable_shared_from_this<Core> {
       groups_[g].batches = count;
       for (uint64_t i = 0; i < count; ++i) add(group, shape);
       if (spares && ++groups_of[shape_key] == 2) {
-        add(group, shape);
-        ++shape.spares;
+        for (size_t i = 0; i < kSpareBatches; ++i) add(group, shape);
+        shape.spares = kSpareBatches;
       }
     }
     TALARIA_CHECK(next <= arena_.Expose().data() + arena_.size());
@@ -197,9 +200,14 @@ class Core : public std::enable_shared_from_this<Core> {
     }
     TALARIA_RETURN_IF_ERROR(OverStatus());
     last_draw_ = Clock::now();
+    if (pool.visit != visit_ || visit_ == 0) {
+      pool.visit = ++visit_;
+      pool.visit_rows = 0;
+    }
     uint32_t left = static_cast<uint32_t>(std::min<uint64_t>(rows, pool.ready_rows));
     counters_.drawn.fetch_add(left, std::memory_order_relaxed);
     pool.ready_rows -= left;
+    pool.visit_rows += left;
     if (pool.ready_rows <= kFewRows && pool.ready_rows + left > kFewRows) changed_.notify_all();
     while (left != 0) {
       const std::shared_ptr<Batch>& batch = pool.ready.front();
@@ -342,12 +350,20 @@ class Core : public std::enable_shared_from_this<Core> {
   GroupPool* Choose() {
     GroupPool* best = nullptr;
     for (GroupPool& pool : groups_) {
-      if (pool.own_free() == 0) continue;
-      const bool few = pool.rows() <= kFewRows && pool.draining == 0;
-      if (!AtOnce() && pool.waiting == 0 && !few && Free(pool) < Share(pool)) continue;
+      if (!WorthFilling(pool)) continue;
       if (best == nullptr || Urgency(pool) < Urgency(*best)) best = &pool;
     }
     return best;
+  }
+  bool WorthFilling(const GroupPool& pool) const {
+    if (pool.own_free() == 0) return Short(pool);
+    const bool few = pool.rows() <= kFewRows && pool.draining == 0;
+    return AtOnce() || pool.waiting > 0 || few || Free(pool) >= Share(pool) || Short(pool);
+  }
+  // The next visit, if it is like the last one, would wait for rows.
+  bool Short(const GroupPool& pool) const {
+    return pool.visit != visit_ && pool.rows() < pool.visit_rows && pool.held() <= pool.batches &&
+           pool.shape->spares == kSpareBatches && !AtOnce();
   }
   bool AtOnce() const { return full_waiters_ > 0 || Clock::now() - last_draw_ >= idle_; }
   // What a pass over the hints is worth waiting for.
@@ -359,9 +375,10 @@ class Core : public std::enable_shared_from_this<Core> {
   size_t Free(const GroupPool& pool) const {
     return pool.own_free() + (AtOnce() ? 0 : pool.shape->spares);
   }
-  // Least first. Every group has the same capacity, so this orders by the fraction.
-  static std::pair<bool, uint64_t> Urgency(const GroupPool& pool) {
-    return {pool.waiting == 0, pool.rows()};
+  // Least first. Every group has the same capacity, so this orders by the fraction; then by who was
+  // visited longest ago, which a prompt visits next.
+  static std::tuple<bool, uint64_t, uint64_t> Urgency(const GroupPool& pool) {
+    return {pool.waiting == 0, pool.rows(), pool.visit};
   }
   void Take(GroupPool& pool, std::vector<Batch*>& out) {
     const size_t own = pool.own_free();
@@ -410,6 +427,7 @@ class Core : public std::enable_shared_from_this<Core> {
   int full_waiters_ = 0;
   std::chrono::milliseconds idle_{};
   Clock::time_point last_draw_{};
+  uint64_t visit_ = 0;  // the number of the latest visit
   bool stopped_ = false, poisoned_ = false;
 };
 

@@ -159,16 +159,15 @@ TEST_F(MaskPoolTest, TwoBatchesShareAPassUnlessRowsAreFew) {
   EXPECT_EQ(pool.stats().passes, 6u);
 }
 
-// With the shape's spare, a group that has used up one of its two batches gets two in one pass; a
-// pool that is filled up has its own batches only. Groups 0 and 1 have the same shape.
-TEST(MaskPoolSpareTest, GroupsOfOneShapeShareASpareBatch) {
+// Groups 0 and 1 have the same shape, and so two spare batches.
+TEST(MaskPoolSpareTest, ARepeatedPromptFindsItsRowsReady) {
   const SyntheticModel model = SyntheticModel::Make(3, {{128, {64}}, {128, {64}}, {200, {64}}});
   FakeCloud cloud(model);
   const std::unique_ptr<CloudLink> link = MakeLink(cloud);
   Result<MaskedModel> masked = SetUpModel(*link, TestSetup(model));
   ASSERT_TRUE(masked.ok());
   const MemoryPlan plan = PlanMemory(model.manifest);
-  EXPECT_EQ(plan.pool_spares, BatchExtentOf(128, 64).bytes);
+  EXPECT_EQ(plan.pool_spares, kSpareBatches * BatchExtentOf(128, 64).bytes);
   MaskPoolOptions options = TestPool(model, 2);
   options.memory_budget = plan.Pools(2);
   options.idle = std::chrono::hours(1);
@@ -176,30 +175,41 @@ TEST(MaskPoolSpareTest, GroupsOfOneShapeShareASpareBatch) {
   ASSERT_TRUE(made.ok());
   MaskPool& pool = **made;
   ASSERT_TRUE(pool.WaitUntilFull().ok());
-  MaskStats stats = pool.stats();
-  EXPECT_EQ(stats.rows_ready, stats.rows_capacity);
-  EXPECT_EQ(stats.passes, 3u);
-  for (const uint32_t group : {0u, 1u}) {
-    std::vector<RowTicket> tickets;
-    ASSERT_TRUE(pool.Draw(group, 256, tickets).ok());
-  }
-  const auto wait_for = [&](uint64_t generated) {
-    for (int i = 0; i < 10000 && pool.stats().rows_generated < generated; ++i)
+  const MaskStats full = pool.stats();
+  EXPECT_EQ(full.rows_ready, full.rows_capacity) << "spares are not filled up";
+  EXPECT_EQ(full.passes, 3u);
+
+  uint64_t passes = 0;
+  // So many passes of two batches each since then, and no more.
+  const auto expect_passes = [&](uint64_t more) {
+    passes += more;
+    for (int i = 0; i < 10000 && pool.stats().passes < full.passes + passes; ++i)
       std::this_thread::sleep_for(milliseconds(1));
     std::this_thread::sleep_for(milliseconds(20));
-    EXPECT_EQ(pool.stats().rows_generated, generated);
+    EXPECT_EQ(pool.stats().passes, full.passes + passes);
+    EXPECT_EQ(pool.stats().rows_generated, full.rows_generated + passes * 2 * kBatchRows);
   };
-  // One of the two groups had the spare; the other one waits for a second batch of its own.
-  wait_for(stats.rows_generated + 512);
-  EXPECT_EQ(pool.stats().passes, 4u);
-  EXPECT_EQ(pool.stats().rows_ready, stats.rows_capacity);
-  // The spare comes back with the next batch that is used up, whichever group has it.
-  for (const uint32_t group : {0u, 1u}) {
+  const auto draw = [&](uint32_t group, uint32_t rows) {
     std::vector<RowTicket> tickets;
-    ASSERT_TRUE(pool.Draw(group, 256, tickets).ok());
+    ASSERT_TRUE(pool.Draw(group, rows, tickets).ok());
+  };
+  // Rows that do not divide a batch, so that two batches hold less than 512 from now on.
+  for (const uint32_t group : {0u, 1u}) draw(group, 100);
+  expect_passes(0);
+  for (const uint32_t group : {0u, 1u}) {  // a prompt: two batches as soon as one is used up
+    draw(group, 128);
+    draw(group, 128);
+    expect_passes(1);
+    draw(group, 128);
+    draw(group, 128);
+    expect_passes(group);  // and, once it has gone on to group 1, again for group 0
   }
-  wait_for(stats.rows_generated + 1024);
-  EXPECT_EQ(pool.stats().passes, 5u);
+  for (const uint32_t group : {0u, 1u, 0u, 1u}) {
+    for (int i = 0; i < 4; ++i) draw(group, 128);
+    expect_passes(1);  // for the other group
+  }
+  draw(2, 1);
+  expect_passes(0);
 }
 
 TEST_F(MaskPoolTest, AnIdlePoolIsFilledUp) {

@@ -137,7 +137,7 @@ MemoryPlan PlanMemory(const model::Manifest& manifest) {
     const uint32_t d = PaddedInputs(group.d), o = model::GroupOutputs(group);
     const uint64_t batch = BatchExtentOf(d, o).bytes;
     plan.pool_batch += batch;
-    if (++shapes[{d, o}] == 2) plan.pool_spares += batch;
+    if (++shapes[{d, o}] == 2) plan.pool_spares += kSpareBatches * batch;
   }
   plan.skeleton_data = manifest.skeleton_bytes;
   for (const model::Hole& hole : manifest.holes) plan.skeleton_data -= hole.bytes;

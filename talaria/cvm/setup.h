@@ -42,12 +42,15 @@ struct SetupOptions {
 // with the numbers, kInvalidArgument for the options.
 Result<MaskedModel> SetUpModel(CloudLink& link, const SetupOptions& options);
 
+// Mask batches that the groups of one shape share, when there are several (mask_pool.h).
+inline constexpr size_t kSpareBatches = 2;
+
 // Bytes of memory that the model of this manifest needs in the CVM, for --check-config and the
 // demo's plan.
 struct MemoryPlan {
   uint64_t hints = 0, public_matrices = 0, skeleton_data = 0,
            pool_batch = 0 /* one batch of every group */,
-           pool_spares = 0 /* one batch of every shape that several groups have */;
+           pool_spares = 0 /* two batches of every shape that several groups have */;
 
   // Of the pools, unless somebody decides otherwise.
   uint64_t Pools(uint64_t batches = 2) const { return batches * pool_batch + pool_spares; }
