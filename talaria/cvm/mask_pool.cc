@@ -127,6 +127,7 @@ struct GroupPool {
   uint64_t ready_rows = 0;
   // A visit is a run of draws from this group and no other.
   uint64_t visit = 0, visit_rows = 0;  // the last one: its number, and the rows that it took
+  uint64_t most_rows = 0;              // that a visit took
 
   size_t held() const { return ready.size() + filling + draining; }
   size_t own_free() const { return held() < batches ? batches - held() : 0; }
@@ -208,6 +209,7 @@ class Core : public std::enable_shared_from_this<Core> {
     counters_.drawn.fetch_add(left, std::memory_order_relaxed);
     pool.ready_rows -= left;
     pool.visit_rows += left;
+    pool.most_rows = std::max(pool.most_rows, pool.visit_rows);
     if (pool.ready_rows <= kFewRows && pool.ready_rows + left > kFewRows) changed_.notify_all();
     while (left != 0) {
       const std::shared_ptr<Batch>& batch = pool.ready.front();
@@ -358,12 +360,12 @@ class Core : public std::enable_shared_from_this<Core> {
   bool WorthFilling(const GroupPool& pool) const {
     if (pool.own_free() == 0) return Short(pool);
     const bool few = pool.rows() <= kFewRows && pool.draining == 0;
-    return AtOnce() || pool.waiting > 0 || few || Free(pool) >= Share(pool) || Short(pool);
+    return AtOnce() || pool.waiting > 0 || few || Free(pool) >= Share(pool);
   }
-  // The next visit, if it is like the last one, would wait for rows.
+  // The next visit would have to wait for rows, if it is a prompt like those before.
   bool Short(const GroupPool& pool) const {
-    return pool.visit != visit_ && pool.rows() < pool.visit_rows && pool.held() <= pool.batches &&
-           pool.shape->spares == kSpareBatches && !AtOnce();
+    return pool.visit != visit_ && pool.rows() < pool.most_rows && pool.held() == pool.batches &&
+           pool.shape->spares == kSpareBatches;
   }
   bool AtOnce() const { return full_waiters_ > 0 || Clock::now() - last_draw_ >= idle_; }
   // What a pass over the hints is worth waiting for.
@@ -371,9 +373,9 @@ class Core : public std::enable_shared_from_this<Core> {
     return std::clamp(pool.batches / 2, std::min(pool.batches, size_t{2}),
                       ring::kMaxBatchesPerPass);
   }
-  // A spare is for who draws, not for who is filled up.
+  // A spare is not for who is only filled up.
   size_t Free(const GroupPool& pool) const {
-    return pool.own_free() + (AtOnce() ? 0 : pool.shape->spares);
+    return pool.own_free() + (AtOnce() && pool.own_free() > 0 ? 0 : pool.shape->spares);
   }
   // Least first. Every group has the same capacity, so this orders by the fraction; then by who was
   // visited longest ago, which a prompt visits next.
