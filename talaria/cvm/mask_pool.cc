@@ -52,10 +52,7 @@ struct Counters {
 class Batch final : public RowOwner {
  public:
   Batch(BatchRows rows, size_t mask_bytes, size_t unmask_bytes, Counters& counters)
-      : rows_(rows),
-        mask_bytes_(mask_bytes),
-        unmask_bytes_(unmask_bytes),
-        counters_(counters) {}
+      : rows_(rows), mask_bytes_(mask_bytes), unmask_bytes_(unmask_bytes), counters_(counters) {}
 
   MaskRowView Spend(uint32_t row) override {
     TALARIA_CHECK(MarkUsed(row));
@@ -152,8 +149,8 @@ class Core : public std::enable_shared_from_this<Core> {
                         std::to_string((pass >> 20) + 1) + " MiB, and the budget is " +
                         std::to_string(options.memory_budget >> 20) + " MiB");
     }
-    TALARIA_ASSIGN_OR_RETURN(arena_, SecretMemory::Create(
-                                 pass * count + (spares ? plan.pool_spares : 0), options.lock));
+    TALARIA_ASSIGN_OR_RETURN(
+        arena_, SecretMemory::Create(pass * count + (spares ? plan.pool_spares : 0), options.lock));
     groups_.resize(model.groups.size());
     uint8_t* next = arena_.Expose().data();
     const auto add = [&](const MaskedGroup& group, ShapePool& shape) {
@@ -358,14 +355,10 @@ class Core : public std::enable_shared_from_this<Core> {
     return best;
   }
   bool WorthFilling(const GroupPool& pool) const {
-    if (pool.own_free() == 0) return Short(pool);
+    if (Short(pool)) return true;
+    if (pool.own_free() == 0) return false;
     const bool few = pool.rows() <= kFewRows && pool.draining == 0;
-    return AtOnce() || pool.waiting > 0 || few || Free(pool) >= Share(pool);
-  }
-  // The next visit would have to wait for rows, if it is a prompt like those before.
-  bool Short(const GroupPool& pool) const {
-    return pool.visit != visit_ && pool.rows() < pool.most_rows && pool.held() == pool.batches &&
-           pool.shape->spares == kSpareBatches;
+    return AtOnce() || pool.waiting > 0 || few || RunsOut(pool) || Free(pool) >= Share(pool);
   }
   bool AtOnce() const { return full_waiters_ > 0 || Clock::now() - last_draw_ >= idle_; }
   // What a pass over the hints is worth waiting for.
@@ -373,9 +366,19 @@ class Core : public std::enable_shared_from_this<Core> {
     return std::clamp(pool.batches / 2, std::min(pool.batches, size_t{2}),
                       ring::kMaxBatchesPerPass);
   }
-  // A spare is not for who is only filled up.
+  // A prompt is taking its rows, and will have to wait if it takes as many as those before.
+  bool RunsOut(const GroupPool& pool) const {
+    return pool.visit == visit_ && pool.visit_rows > kFewRows &&
+           pool.rows() + pool.visit_rows < pool.most_rows;
+  }
+  // The next prompt would have to wait.
+  bool Short(const GroupPool& pool) const {
+    return pool.visit != visit_ && pool.rows() < pool.most_rows && pool.held() <= pool.batches &&
+           pool.own_free() + pool.shape->spares >= Share(pool);
+  }
+  // Spares are for who gives them back soon.
   size_t Free(const GroupPool& pool) const {
-    return pool.own_free() + (AtOnce() && pool.own_free() > 0 ? 0 : pool.shape->spares);
+    return pool.own_free() + (RunsOut(pool) || Short(pool) ? pool.shape->spares : 0);
   }
   // Least first. Every group has the same capacity, so this orders by the fraction; then by who was
   // visited longest ago, which a prompt visits next.
@@ -384,8 +387,8 @@ class Core : public std::enable_shared_from_this<Core> {
   }
   void Take(GroupPool& pool, std::vector<Batch*>& out) {
     const size_t own = pool.own_free();
-    const size_t count = std::min(std::max(own, std::min(Free(pool), Share(pool))),
-                                  ring::kMaxBatchesPerPass);
+    const size_t count =
+        std::min(std::max(own, std::min(Free(pool), Share(pool))), ring::kMaxBatchesPerPass);
     for (size_t i = 0; i < count; ++i) {
       out.push_back(pool.shape->free.back());
       pool.shape->free.pop_back();

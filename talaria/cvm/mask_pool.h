@@ -41,9 +41,8 @@ struct MaskPoolOptions {
 // Batches that are made in one pass share the reading of the hints, which is what a pass waits for.
 // So a group with two batches or more is filled when two are free (or half of them, up to four);
 // sooner when it has few rows left, when somebody waits, or when nobody draws anyhow. Groups of one
-// shape, which the layers of a model take one after another, share two spare batches: with them two
-// are free as soon as a group has used up one of its own, and the group to which a prompt comes next
-// has as many rows as a prompt took before.
+// shape, which the layers of a model take one after another, share two spare batches: with them the
+// group to which a prompt comes next has as many rows as a prompt took before.
 class MaskPool : public MaskSource {
  public:
   // Every group gets the same number of batches, as many as the budget allows. `model` must outlive
