@@ -12,17 +12,29 @@ function(talaria_program name)
   target_link_libraries(${name} PRIVATE talaria_flags ${ARG_DEPS})
 endfunction()
 
-# talaria_test(file_test.cc [LABEL fast|slow] [TIMEOUT s] DEPS ...): one GoogleTest program, one ctest entry.
+# What the tests labelled `fast` need: all that a sanitizer's build has to build (scripts/test).
+if(TALARIA_BUILD_TESTS)
+  add_custom_target(fast_tests)
+endif()
+
+# talaria_test(file_test.cc [LABEL fast|slow] [TIMEOUT s] [SINGLE_THREADED] [UNSANITIZED] DEPS ...): one GoogleTest program, one ctest entry.
+# SINGLE_THREADED: parsers, verification and kernels. Nothing in the program starts a thread (tests/single_threaded_test.py
+# looks at what it links), so there is no race to find: it is not built for the thread sanitizer, for the others it is.
+# UNSANITIZED: loads the plug-in into a program without sanitizers, which cannot load a sanitized one.
 function(talaria_test source)
   if(NOT TALARIA_BUILD_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "DEPS;ARGS;EXTRA_SOURCES" ${ARGN})
+  cmake_parse_arguments(ARG "SINGLE_THREADED;UNSANITIZED" "LABEL;TIMEOUT" "DEPS;ARGS;EXTRA_SOURCES" ${ARGN})
   if(NOT ARG_LABEL)
     set(ARG_LABEL fast)
   endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
+  endif()
+  set_property(GLOBAL APPEND PROPERTY TALARIA_TEST_SOURCES ${CMAKE_CURRENT_SOURCE_DIR}/${source})
+  if((ARG_SINGLE_THREADED AND TALARIA_SANITIZE STREQUAL "thread") OR (ARG_UNSANITIZED AND TALARIA_SANITIZE))
+    return()
   endif()
   cmake_path(GET source STEM stem)
   file(RELATIVE_PATH dir ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
@@ -35,7 +47,12 @@ function(talaria_test source)
   add_test(NAME ${target} COMMAND ${target} ${ARG_ARGS})
   set_tests_properties(${target} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
     ENVIRONMENT "TALARIA_TESTDATA=${CMAKE_SOURCE_DIR}/testdata;TALARIA_BUILD_DIR=${CMAKE_BINARY_DIR};TALARIA_LLAMA_DIR=${TALARIA_LLAMA_DIR}")
-  set_property(GLOBAL APPEND PROPERTY TALARIA_TEST_SOURCES ${CMAKE_CURRENT_SOURCE_DIR}/${source})
+  if(ARG_LABEL STREQUAL "fast")
+    add_dependencies(fast_tests ${target})
+  endif()
+  if(ARG_SINGLE_THREADED)
+    set_property(GLOBAL APPEND PROPERTY TALARIA_SINGLE_THREADED_TESTS ${CMAKE_BINARY_DIR}/tests/${target})
+  endif()
 endfunction()
 
 # talaria_benchmark(file_benchmark.cc DEPS ...): one Google Benchmark program in build/<preset>/benchmarks.

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -93,9 +94,13 @@ class RawStream {
     return received_;
   }
   std::string ReadUntilText(std::string_view text, int timeout_ms = 20000) {
-    return ReadUntil(
-        [&](const std::string& so_far) { return so_far.find(text) != std::string::npos; },
-        timeout_ms);
+    size_t from = 0;  // the text does not begin before it
+    const auto found = [&](const std::string& so_far) {
+      const size_t at = so_far.find(text, from);
+      from = so_far.size() - std::min(so_far.size(), text.size());
+      return at != std::string::npos;
+    };
+    return ReadUntil(found, timeout_ms);
   }
   std::string ReadToEnd(int timeout_ms = 20000) {
     return ReadUntil([](const std::string&) { return false; }, timeout_ms);
