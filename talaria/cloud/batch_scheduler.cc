@@ -7,8 +7,9 @@
 namespace talaria::cloud {
 namespace {
 
-// With other connections about, a product is a fraction of what the device would take at once: that
-// long a single row waits for a long prompt. Not less than keeps the device busy.
+// With others about that have asked for products, a product is a fraction of what the device would
+// take at once: that long a single row waits for a long prompt. Not less than keeps the device
+// busy.
 constexpr size_t kCompanyFraction = 4;
 constexpr size_t kMinProductRows = 32;
 
@@ -21,12 +22,6 @@ Status MultiplyOn(gemm::DeviceWeights& weights, std::span<const gemm::RowBlock> 
 }
 
 }  // namespace
-
-BatchScheduler::Place::Place(BatchScheduler& scheduler) : scheduler_(scheduler) {
-  const std::lock_guard lock(scheduler_.mutex_);
-  TALARIA_CHECK(scheduler_.places_.size() < scheduler_.options_.max_places);
-  scheduler_.places_.push_back(this);
-}
 
 BatchScheduler::Place::~Place() {
   const std::lock_guard lock(scheduler_.mutex_);
@@ -52,6 +47,11 @@ Status BatchScheduler::Multiply(Place& place, uint32_t group, Bytes planes, size
                 out.size() == rows * groups_[group].out_row_bytes);
   Lock lock(mutex_);
   if (!lost_.ok()) return lost_;
+  if (!place.has_asked_) {
+    TALARIA_CHECK(places_.size() < options_.max_places);
+    places_.push_back(&place);
+    place.has_asked_ = true;
+  }
   place.group_ = group;
   place.planes_ = planes;
   place.out_ = out;

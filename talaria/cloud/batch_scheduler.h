@@ -12,6 +12,10 @@
 // Fairness is start-time fair queueing by work (rows times weights): a connection that asks for
 // little is served before one that asks for much, whatever that has in the queue; who was idle has
 // nothing saved up. In a batch the rows are shared evenly. A request that does not fit takes turns.
+//
+// Only who has asked for a product counts, from its first request until its end: a connection that
+// is not attested cannot ask, so strangers, however many, change no product of anybody. The price
+// is that somebody's first request may wait for one product of the size that it has when alone.
 #ifndef TALARIA_CLOUD_BATCH_SCHEDULER_H_
 #define TALARIA_CLOUD_BATCH_SCHEDULER_H_
 
@@ -32,7 +36,7 @@ namespace talaria::cloud {
 class BatchScheduler {
  public:
   struct Options {
-    size_t max_places = 1;  // room for their requests is made once
+    size_t max_places = 1;  // that ask; room for their requests is made once
     // How long a product waits for more rows, at most, counted from its first request's arrival:
     // only while nothing else is to be done and other connections were active just now. 0: never.
     std::chrono::microseconds window{0};
@@ -57,11 +61,11 @@ class BatchScheduler {
     uint64_t blocks = 0;              // of requests in them
   };
 
-  // What the scheduler knows of one connection, which has at most one request. The scheduler
-  // outlives it.
+  // What the scheduler knows of one connection, which has at most one request. Counts for nothing
+  // before its first one. The scheduler outlives it.
   class Place {
    public:
-    explicit Place(BatchScheduler& scheduler);
+    explicit Place(BatchScheduler& scheduler) : scheduler_(scheduler) {}
     ~Place();
     Place(const Place&) = delete;
     Place& operator=(const Place&) = delete;
@@ -73,6 +77,7 @@ class BatchScheduler {
 
     BatchScheduler& scheduler_;
     // All guarded by the scheduler's mutex.
+    bool has_asked_ = false;  // and is in places_
     std::condition_variable turn_;
     State state_ = State::kIdle;
     Status status_;
@@ -113,7 +118,7 @@ class BatchScheduler {
   const Options options_;
   mutable std::mutex mutex_;  // not held during a product
   std::condition_variable company_;
-  std::vector<Place*> places_;
+  std::vector<Place*> places_;   // that have asked for a product
   std::vector<Place*> waiting_;  // with rows to be multiplied, the leader's own included
   std::vector<Place*> batch_;    // of the product that runs
   std::vector<gemm::RowBlock> blocks_;

@@ -132,9 +132,47 @@ TEST_F(BatchSchedulerTest, WhatCameWhileTheDeviceWasBusyBecomesOneProductAGroup)
   EXPECT_EQ(stats.blocks, 5u);
 }
 
+// What a stranger is to the scheduler: a place that never asks.
+TEST_F(BatchSchedulerTest, StrangersChangeNoProduct) {
+  std::vector<std::unique_ptr<BatchScheduler::Place>> strangers;
+  for (int i = 0; i < 50; ++i)
+    strangers.push_back(std::make_unique<BatchScheduler::Place>(*scheduler));
+  Asker one(*scheduler, stopping);
+  one.Ask(1, 200);
+  EXPECT_TRUE(one.IsRight(sources));
+  strangers.clear();
+  one.Ask(1, 200, 2);
+  EXPECT_TRUE(one.IsRight(sources));
+  const std::vector<FakeCall> calls = device.calls();
+  ASSERT_EQ(calls.size(), 8u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(calls[i].total(), i < 3 ? 64u : 8u);
+    EXPECT_THAT(calls[i + 4], Call(1u, calls[i].rows));
+  }
+}
+
+// Who has asked once makes the products of others small, until it ends.
+TEST_F(BatchSchedulerTest, CompanyIsWhoHasAskedAndIsStillThere) {
+  Asker one(*scheduler, stopping);
+  {
+    Asker other(*scheduler, stopping);
+    other.Ask(0, 1);
+    EXPECT_TRUE(other.IsRight(sources));
+    one.Ask(1, 64);
+    EXPECT_TRUE(one.IsRight(sources));
+  }
+  one.Ask(2, 64);
+  EXPECT_TRUE(one.IsRight(sources));
+  EXPECT_THAT(device.calls(), ElementsAre(Call(0u, Rows({1})), Call(1u, Rows({32})),
+                                          Call(1u, Rows({32})), Call(2u, Rows({64}))));
+}
+
 TEST_F(BatchSchedulerTest, AConnectionWithManyRowsDelaysOneWithFewByOneProductOnly) {
-  HoldBack();
   Asker large(*scheduler, stopping), small(*scheduler, stopping);
+  small.Ask(1, 1);  // it has asked before: it is company
+  EXPECT_TRUE(small.IsRight(sources));
+  device.ForgetCalls();
+  HoldBack();
   large.Ask(0, 1000);
   barrier.Await(1);
   for (size_t i = 0; i < 5; ++i) {
@@ -193,22 +231,33 @@ TEST_F(BatchSchedulerTest, ConnectionsOfDifferentGroupsTakeTurnsByRows) {
   }
 }
 
+// `busy` is alone for ten products of 64 rows; the tenth runs when `late` asks for the first time,
+// and is the last of that size. Bounds of the next eight products, 32 rows each, from the rule:
+// * `late` begins at the virtual time of the product that runs, the work of `busy` before it, and
+//   not at 0: so `busy` is ahead by that product, 64 rows, and not by all ten.
+// * Who is served next has the least work, ties go to the earlier request, and a product is 32
+// rows:
+//   so `late` has those 64 rows, two products, and from then on they alternate, `busy` first.
+// So 2 + 3 of 8 are late's, in this order; with something saved up all eight would be.
 TEST_F(BatchSchedulerTest, WhoWasIdleHasNothingSavedUp) {
   HoldBack();
   Asker busy(*scheduler, stopping), late(*scheduler, stopping);
-  busy.Ask(0, 32 * 20);
+  busy.Ask(0, 64 * 10 + 32 * 5);
   barrier.Await(1);
   barrier.Pass(9);
   barrier.Await(10);
-  late.Ask(1, 32 * 5);
+  late.Ask(1, 32 * 10);
   barrier.Open();
   EXPECT_TRUE(busy.IsRight(sources));
   EXPECT_TRUE(late.IsRight(sources));
-  // From then on they alternate; `late` is not served ten times first.
   std::vector<size_t> order;
-  for (const FakeCall& call : device.calls()) order.push_back(call.weights);
-  EXPECT_LE(std::count(order.begin() + 10, order.begin() + 16, 1u), 4);
-  EXPECT_GE(std::count(order.begin() + 10, order.begin() + 16, 1u), 2);
+  for (const FakeCall& call : device.calls()) {
+    EXPECT_EQ(call.total(), order.size() < 10 ? 64u : 32u);
+    order.push_back(call.weights);
+  }
+  ASSERT_EQ(order.size(), 25u);
+  EXPECT_THAT(std::vector<size_t>(order.begin() + 10, order.begin() + 18),
+              ElementsAre(1, 1, 0, 1, 0, 1, 0, 1));
 }
 
 TEST_F(BatchSchedulerTest, MoreRequestsThanRowsOfAProduct) {

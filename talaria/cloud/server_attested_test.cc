@@ -4,6 +4,7 @@
 
 #include "talaria/attest/simulated/simulated_attester.h"
 #include "talaria/cloud/server_testing.h"
+#include "talaria/cloud/testing/fake_device.h"
 #include "talaria/model/store.h"
 #include "talaria/wire/tls.h"
 
@@ -172,6 +173,42 @@ TEST(AttestedServer, BeforeEvidenceNothingButHelloIsAnswered) {
   EXPECT_EQ(large.Answer(), std::pair(Type::kError, ErrorCode::kBadRequest));
 }
 
+// Whoever is connected and not attested, as far as they get, changes nothing about the products of
+// somebody who is: all rows that the device takes go into one, not a quarter of them.
+TEST(AttestedServer, StrangersChangeNoProductOfAnAdmittedCvm) {
+  constexpr uint32_t kRows = 200;
+  const TinyStore store(kShapes);
+  const auto device = std::make_shared<testing::FakeDevice>(kRows);
+  ServerOptions options;
+  options.test_device = device;
+  const AttestedServer server(store, true, options);
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  Cvm cvm(server, key);
+  EXPECT_FALSE(cvm.Greet().attested);
+  EXPECT_EQ(cvm.Present(cvm.MakeClaim(cvm.Channel())).first, Type::kAttested);
+  std::vector<std::unique_ptr<Client>> silent;
+  std::vector<std::unique_ptr<Cvm>> greeted;
+  std::vector<wire::TlsKey> keys;
+  for (int i = 0; i < 8; ++i) {
+    silent.push_back(std::make_unique<Client>(server.server->address));
+    keys.push_back(std::move(*wire::TlsKey::Generate()));
+    greeted.push_back(std::make_unique<Cvm>(server, keys.back()));
+    if (i % 2 == 0) {
+      EXPECT_FALSE(greeted.back()->Greet().attested);
+    }
+  }
+  device->ForgetCalls();
+  uint8_t header[wire::kCallHeaderBytes];
+  EncodeTo(wire::MultiplyHeader{1, 0, kRows}, header);
+  Buffer body(header, header + sizeof(header));
+  const Buffer planes = store.Planes(0, kRows, 1);
+  body.insert(body.end(), planes.begin(), planes.end());
+  cvm.Send(Type::kMultiply, body);
+  EXPECT_EQ(cvm.Answer().first, Type::kProduct);
+  ASSERT_EQ(device->calls().size(), 1u);
+  EXPECT_EQ(device->calls()[0].rows, std::vector<size_t>{kRows});
+}
+
 TEST(AttestedServer, PlaintextGetsNothing) {
   const TinyStore store(kShapes);
   const AttestedServer server(store);
@@ -332,8 +369,8 @@ TEST(AttestedServer, APolicyForAnotherModelIsRefusedAtTheStart) {
   EXPECT_TRUE(create(identity).ok());
   const Status status = create(other);
   EXPECT_EQ(status.code(), Code::kInvalidArgument);
-  EXPECT_THAT(status.message(), testing::HasSubstr("policy does not accept the model"));
-  EXPECT_THAT(status.message(), testing::HasSubstr(ToHex(identity)));
+  EXPECT_THAT(status.message(), ::testing::HasSubstr("policy does not accept the model"));
+  EXPECT_THAT(status.message(), ::testing::HasSubstr(ToHex(identity)));
 }
 
 // Whether the server ends the connection without a word, while a byte is sent now and then.
@@ -430,7 +467,7 @@ TEST(AttestedServer, StrangersCannotFillTheLog) {
   for (size_t at = 0; (at = said.find("refused a connection", at)) != std::string::npos; ++at)
     ++lines;
   EXPECT_EQ(lines, 5u) << said;
-  EXPECT_THAT(said, testing::HasSubstr("refused a CVM: not trusted: snp-debug"));
+  EXPECT_THAT(said, ::testing::HasSubstr("refused a CVM: not trusted: snp-debug"));
 }
 
 TEST(AttestedServer, StopDoesNotWaitForAHandshakeThatStalls) {
