@@ -22,6 +22,9 @@ constexpr const char* kVersion = "talaria-cloud " TALARIA_VERSION;
 #endif
 constexpr const char* kInsecure = "insecure-simulated-tee";
 constexpr const char* kPlaintext = "insecure-plaintext";
+constexpr const char* kDevices =
+    "cpu; cuda: the first GPU; cuda:1: another; cuda:0,1 or cuda:all: several, each with a share "
+    "of every matrix; auto: all GPUs that can be used, else the processor";
 constexpr const char* kExitCodes =
     "Exit codes: 0 done; 1 internal or system error; 2 wrong usage or settings, or a file is not "
     "there; 3 the input was refused;\n"
@@ -66,8 +69,7 @@ void AddProvision(CLI::App& program, Arguments& args) {
       ->capture_default_str();
   command
       ->add_option("--device", args.device,
-                   "Where the products of the hints are computed: cpu, cuda (a GPU; cuda:N: the "
-                   "N-th), or auto: a GPU if one can be used, else the processor")
+                   std::string("Where the products of the hints are computed: ") + kDevices)
       ->envname("TALARIA_DEVICE")
       ->type_name("DEVICE")
       ->capture_default_str();
@@ -117,9 +119,7 @@ void AddServe(CLI::App& program, Arguments& args) {
       ->envname("TALARIA_LISTEN")
       ->type_name("ADDRESS");
   command
-      ->add_option("--device", args.device,
-                   "Where products are computed: cpu, cuda (a GPU; cuda:N: the N-th), or auto: a "
-                   "GPU if one can be used, else the processor")
+      ->add_option("--device", args.device, std::string("Where products are computed: ") + kDevices)
       ->envname("TALARIA_DEVICE")
       ->type_name("DEVICE")
       ->capture_default_str();
@@ -220,7 +220,7 @@ Status CheckServe(const Arguments& args) {
 Status SetDevice(const std::string& text, gemm::DeviceSpec& out) {
   TALARIA_ASSIGN_OR_RETURN(const gemm::DeviceSpec device, gemm::DeviceSpec::Parse(text));
   out.kind = device.kind;
-  out.ordinal = device.ordinal;
+  out.gpus = device.gpus;
   out.isa = DetectIsa();
   return OkStatus();
 }

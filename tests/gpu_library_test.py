@@ -22,7 +22,7 @@ SKIPPED, UNAVAILABLE = 77, 5
 EXPORTS = {
     "talaria_cuda_" + name
     for name in (
-        "abi create destroy describe add_weights remove_weights set_columns max_rows multiply measure".split()
+        "abi count create destroy describe add_weights remove_weights set_columns max_rows multiply measure".split()
     )
 }
 SYSTEM = r"(libc|libm|libdl|librt|libpthread|ld-linux-x86-64|libstdc\+\+|libgcc_s)\.so\.\d+"

@@ -63,10 +63,11 @@ class ServerImpl final : public Server {
     LogInfo("products on " + device->name());
     TALARIA_ASSIGN_OR_RETURN(
         products_, ProductService::Create(
-                       store_, std::move(device),
+                       store_, device,
                        {.max_places = static_cast<size_t>(options_.max_connections),
                         .window = std::chrono::microseconds(options_.batch_window_us),
                         .on_lost = [this](const Status& status) { OnDeviceLost(status); }}));
+    for (const gemm::Device::Memory& memory : device->memory()) LogMemory(memory);
     TALARIA_ASSIGN_OR_RETURN(listener_, wire::Listener::Create(endpoint));
     return OkStatus();
   }
@@ -108,6 +109,12 @@ class ServerImpl final : public Server {
       lost_ = status.Annotate("the device was lost, and with it every product");
     }
     Stop();
+  }
+
+  static void LogMemory(const gemm::Device::Memory& memory) {
+    const auto mebibytes = [](uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+    LogInfo("weights on " + memory.device + ": " + mebibytes(memory.weight_bytes) +
+            (memory.free_bytes ? "; free there: " + mebibytes(*memory.free_bytes) : ""));
   }
 
   void LogProducts() const {

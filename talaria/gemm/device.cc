@@ -1,9 +1,11 @@
 #include "talaria/gemm/device.h"
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <cstring>
 #include <new>
+#include <numeric>
 
 #include "talaria/base/log.h"
 #include "talaria/gemm/product.h"
@@ -19,7 +21,10 @@ class CpuDevice final : public Device {
   std::string name() const override {
     return "cpu (" + std::string(IsaName(isa_)) + ", " + std::to_string(team_.size()) + " threads)";
   }
+  std::vector<Memory> memory() const override { return {{"cpu", weight_bytes, std::nullopt}}; }
   Result<std::unique_ptr<DeviceWeights>> CreateWeights(size_t d, size_t padded_outputs) override;
+
+  std::atomic<uint64_t> weight_bytes{0};
 
   void Multiply(const PackedWeights& weights, std::span<const RowBlock> blocks) {
     if (blocks.size() == 1) {
@@ -59,7 +64,10 @@ class CpuDevice final : public Device {
 class CpuWeights final : public DeviceWeights {
  public:
   CpuWeights(CpuDevice& device, PackedWeights weights)
-      : device_(device), weights_(std::move(weights)) {}
+      : device_(device), weights_(std::move(weights)) {
+    device_.weight_bytes += bytes();
+  }
+  ~CpuWeights() override { device_.weight_bytes -= bytes(); }
   Status SetColumns(size_t first, std::span<const int8_t> weights) override {
     return weights_.SetColumns(first, weights);
   }
@@ -67,8 +75,7 @@ class CpuWeights final : public DeviceWeights {
   // arithmetic, not by reading the weights again.
   size_t max_rows() const override {
     constexpr uint64_t kCallProducts = uint64_t{1} << 31;
-    const uint64_t rows =
-        kCallProducts / (uint64_t{weights_.padded_inputs()} * weights_.padded_outputs());
+    const uint64_t rows = kCallProducts / bytes();
     return static_cast<size_t>(std::clamp<uint64_t>(rows / 16 * 16, 16, 512));
   }
   Status Multiply(std::span<const RowBlock> blocks) override {
@@ -81,6 +88,8 @@ class CpuWeights final : public DeviceWeights {
   }
 
  private:
+  uint64_t bytes() const { return uint64_t{weights_.padded_inputs()} * weights_.padded_outputs(); }
+
   CpuDevice& device_;
   PackedWeights weights_;
 };
@@ -103,32 +112,68 @@ std::unique_ptr<Device> CreateCpuDevice(int threads, Isa isa) {
 
 Result<DeviceSpec> DeviceSpec::Parse(const std::string& text) {
   constexpr std::string_view kCudaPrefix = "cuda:";
+  constexpr int kMaxOrdinal = 1023;
+  const Status bad(
+      Code::kInvalidArgument,
+      "no such device: '" + text + "' (auto, cpu, cuda, cuda:N, several as cuda:0,1, or cuda:all)");
   DeviceSpec spec;
-  if (text == "auto") {
-    spec.kind = Kind::kAuto;
-  } else if (text == "cpu") {
-    spec.kind = Kind::kCpu;
-  } else if (text == "cuda") {
-    spec.kind = Kind::kCuda;
-  } else {
-    const std::string_view number = std::string_view(text).substr(
-        text.starts_with(kCudaPrefix) ? kCudaPrefix.size() : text.size());
-    const auto [end, error] =
-        std::from_chars(number.data(), number.data() + number.size(), spec.ordinal);
-    constexpr int kMaxOrdinal = 1023;
-    if (error != std::errc() || end != number.data() + number.size() || spec.ordinal < 0 ||
-        spec.ordinal > kMaxOrdinal) {
+  if (text == "cpu") return spec;
+  spec.kind = text == "auto" ? Kind::kAuto : Kind::kCuda;
+  if (text == "auto" || text == "cuda") return spec;
+  if (!text.starts_with(kCudaPrefix)) return bad;
+  spec.gpus.clear();
+  if (text == "cuda:all") return spec;
+  std::string_view rest = std::string_view(text).substr(kCudaPrefix.size());
+  while (true) {
+    int ordinal = -1;
+    const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), ordinal);
+    if (error != std::errc() || ordinal < 0 || ordinal > kMaxOrdinal) return bad;
+    if (std::ranges::find(spec.gpus, ordinal) != spec.gpus.end())
       return Status(Code::kInvalidArgument,
-                    "no such device: '" + text + "' (auto, cpu, cuda or cuda:N)");
-    }
-    spec.kind = Kind::kCuda;
+                    "'" + text + "' names GPU " + std::to_string(ordinal) + " twice");
+    spec.gpus.push_back(ordinal);
+    rest.remove_prefix(static_cast<size_t>(end - rest.data()));
+    if (rest.empty()) return spec;
+    if (rest.front() != ',') return bad;
+    rest.remove_prefix(1);
   }
-  return spec;
 }
+
+namespace {
+
+// The GPUs of `spec`, each tested, and together again. With kAuto those that cannot be used are
+// left out, and the error is the first one's if none is left.
+Result<std::unique_ptr<Device>> CreateCudaDevices(const DeviceSpec& spec) {
+  const bool automatic = spec.kind == DeviceSpec::Kind::kAuto;
+  std::vector<int> ordinals = spec.gpus;
+  if (automatic || ordinals.empty()) {
+    TALARIA_ASSIGN_OR_RETURN(const int count, CountCudaDevices());
+    ordinals.resize(static_cast<size_t>(count));
+    std::iota(ordinals.begin(), ordinals.end(), 0);
+  }
+  std::vector<std::unique_ptr<Device>> parts;
+  Status first;
+  for (const int ordinal : ordinals) {
+    auto gpu = Tested(CreateCudaDevice(ordinal));
+    if (gpu.ok()) {
+      parts.push_back(std::move(gpu).value());
+      continue;
+    }
+    if (!automatic) return gpu.status();
+    if (ordinals.size() > 1)
+      LogWarning("GPU " + std::to_string(ordinal) + " is left out: " + gpu.status().ToString());
+    if (first.ok()) first = gpu.status();
+  }
+  if (parts.empty()) return first;
+  if (parts.size() == 1) return std::move(parts[0]);
+  return Tested(CreateSplitDevice(std::move(parts)));
+}
+
+}  // namespace
 
 Result<std::unique_ptr<Device>> CreateDevice(const DeviceSpec& spec) {
   if (spec.kind != DeviceSpec::Kind::kCpu) {
-    auto cuda = Tested(CreateCudaDevice(spec.ordinal));
+    auto cuda = CreateCudaDevices(spec);
     if (cuda.ok() || spec.kind == DeviceSpec::Kind::kCuda) return cuda;
     // No GPU is nothing to worry about; one that computes wrongly is.
     const std::string text = "products run on the processor: " + cuda.status().ToString();

@@ -1,6 +1,6 @@
-// Where the cloud's products are computed: the processor, or a GPU. A device keeps the weights of
-// groups resident and multiplies masked rows by them, exactly, mod q: shapes and byte layouts are
-// those of product.h.
+// Where the cloud's products are computed: the processor, a GPU, or several. A device keeps the
+// weights of groups resident and multiplies masked rows by them, exactly, mod q: shapes and byte
+// layouts are those of product.h.
 //
 //   CreateDevice ─▶ SelfTestDevice ─▶ CreateWeights, SetColumns (start) ─▶ Multiply ... (serving)
 //
@@ -13,8 +13,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "talaria/base/bytes.h"
 #include "talaria/base/cpu.h"
@@ -57,6 +59,13 @@ class Device {
   virtual ~Device() = default;
   // For logs: "cpu (avx512, 16 threads)", "cuda:0 (NVIDIA H200, 139 GiB)".
   virtual std::string name() const = 0;
+  // For logs: what is where now. Of several GPUs one each.
+  struct Memory {
+    std::string device;  // "cpu", "cuda:0"
+    uint64_t weight_bytes = 0;
+    std::optional<uint64_t> free_bytes;  // of a GPU's memory
+  };
+  virtual std::vector<Memory> memory() const = 0;
   // Room for a group, all zero. kInvalidArgument for shapes that product.h does not allow;
   // kResourceExhausted when the device's memory is short: the message says how much was asked for
   // and how much there is; kUnavailable.
@@ -66,21 +75,23 @@ class Device {
 // What the operator wants, as `talaria-cloud serve --device` has it.
 struct DeviceSpec {
   enum class Kind {
-    kAuto,  // a GPU that can be used, else the processor; the log says which, and why
+    kAuto,  // all GPUs that can be used, else the processor; the log says which, and why
     kCpu,
     kCuda,
   } kind = Kind::kCpu;
-  int ordinal = 0;           // of the GPU, as CUDA counts them
-  int threads = 2;           // of the processor's products, the caller's included; >= 1
-  Isa isa = Isa::kPortable;  // of the processor: an upper bound; the self-test decides
+  std::vector<int> gpus = {0};  // of kCuda, as CUDA counts them; empty: all that there are
+  int threads = 2;              // of the processor's products, the caller's included; >= 1
+  Isa isa = Isa::kPortable;     // of the processor: an upper bound; the self-test decides
 
-  // "auto", "cpu", "cuda" or "cuda:N" into kind and ordinal. kInvalidArgument.
+  // "auto", "cpu", "cuda" (the first GPU), "cuda:1", "cuda:0,1" or "cuda:all" into kind and gpus.
+  // kInvalidArgument.
   static Result<DeviceSpec> Parse(const std::string& text);
 };
 
 // A device that has passed SelfTestDevice. kUnavailable: there is no such device, or its library is
 // not installed, and the message names the way out; kUnsupported: its products are wrong, or it is
-// too old. With kAuto neither: it falls back to the processor.
+// too old. With kAuto neither: GPUs that cannot be used are left out, and without any it falls back
+// to the processor.
 Result<std::unique_ptr<Device>> CreateDevice(const DeviceSpec& spec);
 
 // Multiplies on fixed shapes, the largest sums that exist and several blocks in one call among
@@ -95,6 +106,13 @@ std::unique_ptr<Device> CreateCpuDevice(int threads, Isa isa);
 // loaded only here (device_cuda.cc). kUnavailable: no library, no driver or no such GPU;
 // kUnsupported: a library of another version, or a GPU that is too old.
 Result<std::unique_ptr<Device>> CreateCudaDevice(int ordinal);
+// How many GPUs there are; >= 1. Errors as above.
+Result<int> CountCudaDevices();
+
+// One device of several (at least one): every matrix's outputs are cut into even slices, one a
+// device, rows go to all, and the products run at the same time. The bits are those of one device.
+// One that is lost is all lost; its message names it.
+std::unique_ptr<Device> CreateSplitDevice(std::vector<std::unique_ptr<Device>> parts);
 
 }  // namespace talaria::gemm
 

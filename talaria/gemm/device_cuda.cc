@@ -1,4 +1,3 @@
-#include <dlfcn.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,7 +6,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "talaria/gemm/cuda/talaria_cuda.h"
+#include "talaria/gemm/cuda/library.h"
 #include "talaria/gemm/device.h"
 #include "talaria/gemm/product.h"
 
@@ -15,40 +14,11 @@ namespace talaria::gemm {
 namespace {
 
 namespace fs = std::filesystem;
+using cuda::Library;
+using cuda::ToStatus;
 constexpr const char* kLibrary = "libtalaria-cuda.so";
 constexpr const char* kLibraryVariable = "TALARIA_CUDA_LIBRARY";
 constexpr size_t kResidueBytes = 6;
-
-// The library's functions. It is never unloaded: the driver has threads of its own.
-struct Api {
-  decltype(&talaria_cuda_abi) abi;
-  decltype(&talaria_cuda_create) create;
-  decltype(&talaria_cuda_destroy) destroy;
-  decltype(&talaria_cuda_describe) describe;
-  decltype(&talaria_cuda_add_weights) add_weights;
-  decltype(&talaria_cuda_remove_weights) remove_weights;
-  decltype(&talaria_cuda_set_columns) set_columns;
-  decltype(&talaria_cuda_max_rows) max_rows;
-  decltype(&talaria_cuda_multiply) multiply;
-};
-
-Status ToStatus(int code, const talaria_cuda_error& error) {
-  switch (code) {
-    case TALARIA_CUDA_OK:
-      return OkStatus();
-    case TALARIA_CUDA_NO_DRIVER:
-    case TALARIA_CUDA_NO_DEVICE:
-    case TALARIA_CUDA_LOST:
-      return {Code::kUnavailable, error.text};
-    case TALARIA_CUDA_UNSUPPORTED:
-      return {Code::kUnsupported, error.text};
-    case TALARIA_CUDA_OUT_OF_MEMORY:
-      return {Code::kResourceExhausted, error.text};
-    case TALARIA_CUDA_INVALID:
-      return {Code::kInvalidArgument, error.text};
-  }
-  return {Code::kInternal, std::string(kLibrary) + " returned an error that it does not have"};
-}
 
 // $TALARIA_CUDA_LIBRARY, else beside the program or in ../lib of there.
 Result<std::string> FindLibrary() {
@@ -66,41 +36,14 @@ Result<std::string> FindLibrary() {
                     ", or use --device cpu");
 }
 
-template <class F>
-bool Find(void* library, const char* name, F& function) {
-  function = reinterpret_cast<F>(dlsym(library, name));
-  return function != nullptr;
-}
-
-Result<Api> LoadLibrary() {
+Result<Library> LoadLibrary() {
   TALARIA_ASSIGN_OR_RETURN(const std::string path, FindLibrary());
-  void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* why = dlerror();
-    return Status(Code::kUnavailable, "the library for GPUs cannot be loaded: " +
-                                          std::string(why == nullptr ? path : why) +
-                                          "; or use --device cpu");
-  }
-  Api api{};
-  if (!Find(library, "talaria_cuda_abi", api.abi) || api.abi() != TALARIA_CUDA_ABI ||
-      !Find(library, "talaria_cuda_create", api.create) ||
-      !Find(library, "talaria_cuda_destroy", api.destroy) ||
-      !Find(library, "talaria_cuda_describe", api.describe) ||
-      !Find(library, "talaria_cuda_add_weights", api.add_weights) ||
-      !Find(library, "talaria_cuda_remove_weights", api.remove_weights) ||
-      !Find(library, "talaria_cuda_set_columns", api.set_columns) ||
-      !Find(library, "talaria_cuda_max_rows", api.max_rows) ||
-      !Find(library, "talaria_cuda_multiply", api.multiply)) {
-    return Status(Code::kUnsupported, path + " is of another version than this program (" +
-                                          std::to_string(TALARIA_CUDA_ABI) +
-                                          "): install both from one build");
-  }
-  return api;
+  return Library::Load(path);
 }
 
 class CudaWeights final : public DeviceWeights {
  public:
-  CudaWeights(const Api& api, talaria_cuda_weights* weights, size_t d, size_t padded_outputs)
+  CudaWeights(const Library& api, talaria_cuda_weights* weights, size_t d, size_t padded_outputs)
       : api_(api), weights_(weights), d_(d), padded_outputs_(padded_outputs) {}
   ~CudaWeights() override { api_.remove_weights(weights_); }
 
@@ -134,7 +77,7 @@ class CudaWeights final : public DeviceWeights {
   }
 
  private:
-  const Api api_;
+  const Library api_;
   talaria_cuda_weights* const weights_;
   const size_t d_, padded_outputs_;
   std::vector<talaria_cuda_rows> rows_;  // of the call under way
@@ -142,10 +85,24 @@ class CudaWeights final : public DeviceWeights {
 
 class CudaDevice final : public Device {
  public:
-  CudaDevice(const Api& api, talaria_cuda* gpu, std::string name)
-      : api_(api), gpu_(gpu), name_(std::move(name)) {}
+  CudaDevice(const Library& api, talaria_cuda* gpu, int ordinal, const talaria_cuda_info& info)
+      : api_(api),
+        gpu_(gpu),
+        short_name_("cuda:" + std::to_string(ordinal)),
+        name_(short_name_ + " (" + info.name + ", " + std::to_string(info.memory_bytes >> 30) +
+              " GiB)") {}
   ~CudaDevice() override { api_.destroy(gpu_); }
   std::string name() const override { return name_; }
+  std::vector<Memory> memory() const override {
+    talaria_cuda_info info{};
+    talaria_cuda_error error{};
+    Memory out{.device = short_name_, .weight_bytes = 0, .free_bytes = std::nullopt};
+    if (api_.describe(gpu_, &info, &error) == TALARIA_CUDA_OK) {
+      out.weight_bytes = info.weight_bytes;
+      out.free_bytes = info.free_bytes;
+    }
+    return {out};
+  }
 
   Result<std::unique_ptr<DeviceWeights>> CreateWeights(size_t d, size_t padded_outputs) override {
     if (d == 0 || d > kMaxInputs || padded_outputs == 0 || padded_outputs % kOutputUnit != 0 ||
@@ -165,9 +122,9 @@ class CudaDevice final : public Device {
   }
 
  private:
-  const Api api_;
+  const Library api_;
   talaria_cuda* const gpu_;
-  const std::string name_;
+  const std::string short_name_, name_;
 };
 
 // SelfTestDevice has few rows, with which two of the three kernels run. This is for the third,
@@ -194,8 +151,16 @@ Status CheckManyRows(Device& device) {
 
 }  // namespace
 
+Result<int> CountCudaDevices() {
+  TALARIA_ASSIGN_OR_RETURN(const Library api, LoadLibrary());
+  int count = 0;
+  talaria_cuda_error error{};
+  TALARIA_RETURN_IF_ERROR(ToStatus(api.count(&count, &error), error));
+  return count;
+}
+
 Result<std::unique_ptr<Device>> CreateCudaDevice(int ordinal) {
-  TALARIA_ASSIGN_OR_RETURN(const Api api, LoadLibrary());
+  TALARIA_ASSIGN_OR_RETURN(const Library api, LoadLibrary());
   talaria_cuda* gpu = nullptr;
   talaria_cuda_error error{};
   TALARIA_RETURN_IF_ERROR(ToStatus(api.create(ordinal, &gpu, &error), error));
@@ -204,10 +169,7 @@ Result<std::unique_ptr<Device>> CreateCudaDevice(int ordinal) {
     api.destroy(gpu);
     return ToStatus(code, error);
   }
-  std::unique_ptr<Device> device =
-      std::make_unique<CudaDevice>(api, gpu,
-                                   "cuda:" + std::to_string(ordinal) + " (" + info.name + ", " +
-                                       std::to_string(info.memory_bytes >> 30) + " GiB)");
+  std::unique_ptr<Device> device = std::make_unique<CudaDevice>(api, gpu, ordinal, info);
   TALARIA_RETURN_IF_ERROR(CheckManyRows(*device));
   return device;
 }

@@ -1,12 +1,14 @@
 // Everything that keeps a GPU from being used, as an operator meets it: the real adapter and the
 // real library over a CUDA runtime that fails as told (cuda/testing/fake_cuda). What a GPU has to
 // compute is device_suite_test.cc.
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <fstream>
 
+#include "talaria/gemm/cuda/testing/fake_cuda/cuda_runtime.h"
 #include "talaria/gemm/device.h"
 #include "talaria/gemm/product_testing.h"
 
@@ -25,7 +27,7 @@ class CudaDeviceTest : public ::testing::Test {
   }
   static Status Refusal(const char* failure, int ordinal = 0) {
     setenv("TALARIA_FAKE_CUDA", failure, 1);
-    return CreateDevice({.kind = DeviceSpec::Kind::kCuda, .ordinal = ordinal}).status();
+    return CreateDevice({.kind = DeviceSpec::Kind::kCuda, .gpus = {ordinal}}).status();
   }
 };
 
@@ -150,6 +152,124 @@ TEST_F(CudaDeviceTest, AGpuThatIsLostInTheMiddleOfACallFailsTheCall) {
   const RowBlock block{planes, kRows, out};
   setenv("TALARIA_FAKE_CUDA", "lost=2", 1);
   EXPECT_EQ((*weights)->Multiply({&block, 1}).code(), Code::kUnavailable);
+}
+
+// One copy in, one kernel, one copy out and one wait, whatever the requests: nothing is left that a
+// graph would take away.
+TEST_F(CudaDeviceTest, ASmallProductIsOneLaunchAndOneWait) {
+  auto device = CreateDevice({.kind = DeviceSpec::Kind::kCuda});
+  ASSERT_TRUE(device.ok());
+  constexpr size_t kD = 4096, kOutputs = 256;
+  auto weights = (*device)->CreateWeights(kD, kOutputs);
+  ASSERT_TRUE(weights.ok());
+  void* const library = dlopen(TALARIA_FAKE_CUDA_LIBRARY, RTLD_NOW | RTLD_NOLOAD);
+  ASSERT_NE(library, nullptr);
+  const auto counts = [library] {
+    FakeCudaCounts now{};
+    reinterpret_cast<decltype(&talaria_fake_cuda_counts)>(
+        dlsym(library, "talaria_fake_cuda_counts"))(&now);
+    return now;
+  };
+  for (const size_t requests : {1, 3, 16}) {
+    const auto planes = DigitPlanes(RandomResidues(1, kD, 1), kD);
+    std::vector<std::vector<uint8_t>> out(requests, std::vector<uint8_t>(kOutputs * 6));
+    std::vector<RowBlock> blocks;
+    for (auto& one : out) blocks.push_back({planes, 1, one});
+    const FakeCudaCounts before = counts();
+    ASSERT_TRUE((*weights)->Multiply(blocks).ok());
+    const FakeCudaCounts after = counts();
+    EXPECT_EQ(after.copies_in - before.copies_in, 1u) << requests;
+    EXPECT_EQ(after.kernels - before.kernels, 1u) << requests;
+    EXPECT_EQ(after.copies_out - before.copies_out, 1u) << requests;
+    EXPECT_EQ(after.waits - before.waits, 1u) << requests;
+  }
+}
+
+// Several GPUs. `only` says whose the failures are.
+class SeveralGpusTest : public CudaDeviceTest {
+ protected:
+  static Result<std::unique_ptr<Device>> Create(const char* settings, const char* text) {
+    setenv("TALARIA_FAKE_CUDA", settings, 1);
+    return CreateDevice(DeviceSpec::Parse(text).value());
+  }
+};
+
+TEST_F(SeveralGpusTest, AsNamedOrAll) {
+  EXPECT_EQ((*Create("gpus=3", "cuda:2,0"))->name(),
+            "cuda:2 (Fake GPU, 4 GiB) + cuda:0 (Fake GPU, 4 GiB)");
+  for (const char* all : {"cuda:all", "auto"}) {
+    EXPECT_EQ((*Create("gpus=3", all))->name(),
+              "cuda:0 (Fake GPU, 4 GiB) + cuda:1 (Fake GPU, 4 GiB) + cuda:2 (Fake GPU, 4 GiB)");
+    EXPECT_EQ((*Create("gpus=1", all))->name(), "cuda:0 (Fake GPU, 4 GiB)");
+  }
+  EXPECT_EQ((*Create("gpus=3", "cuda"))->name(), "cuda:0 (Fake GPU, 4 GiB)");
+}
+
+TEST_F(SeveralGpusTest, WhatEachHolds) {
+  const auto device = Create("gpus=2,memory=100,only=1", "cuda:0,1");
+  ASSERT_TRUE(device.ok()) << device.status().ToString();
+  const auto weights = (*device)->CreateWeights(4096, 512);
+  ASSERT_TRUE(weights.ok());
+  const auto memory = (*device)->memory();
+  ASSERT_EQ(memory.size(), 2u);
+  EXPECT_EQ(memory[0].device, "cuda:0");
+  EXPECT_EQ(memory[0].weight_bytes, 4096u * 256);
+  EXPECT_EQ(memory[0].free_bytes, (uint64_t{4096} - 48 - 1) << 20);
+  EXPECT_EQ(memory[1].device, "cuda:1");
+  EXPECT_EQ(memory[1].weight_bytes, 4096u * 256);
+  EXPECT_EQ(memory[1].free_bytes, (uint64_t{100} - 48 - 1) << 20);
+  const auto large = (*device)->CreateWeights(8192, 16384);  // 64 MiB each
+  EXPECT_EQ(large.status().code(), Code::kResourceExhausted);
+  EXPECT_THAT(large.status().message(), HasSubstr("need 64 MiB of GPU 1 (Fake GPU)"));
+  EXPECT_EQ((*device)->memory()[0].weight_bytes, 4096u * 256);  // the other's share was given back
+}
+
+TEST_F(SeveralGpusTest, OneThatIsNamedAndCannotBeUsedIsAnError) {
+  const Status missing = Create("gpus=2", "cuda:0,5").status();
+  EXPECT_EQ(missing.code(), Code::kUnavailable);
+  EXPECT_THAT(missing.message(), AllOf(HasSubstr("no GPU 5"), HasSubstr("has 2")));
+  for (const char* named : {"cuda:0,1", "cuda:all"}) {
+    const Status old = Create("gpus=2,old-gpu,only=1", named).status();
+    EXPECT_EQ(old.code(), Code::kUnsupported);
+    EXPECT_THAT(old.message(), HasSubstr("GPU 1 (Fake GPU)"));
+    const Status wrong = Create("gpus=2,wrong,only=1", named).status();
+    EXPECT_EQ(wrong.code(), Code::kUnsupported);
+    EXPECT_THAT(wrong.message(),
+                AllOf(HasSubstr("cuda:1"), HasSubstr("differ from the reference")));
+  }
+}
+
+TEST_F(SeveralGpusTest, AutoLeavesOutWhatCannotBeUsedAndSaysSo) {
+  for (const char* failure : {"old-gpu", "wrong", "memory=40"}) {
+    ::testing::internal::CaptureStderr();
+    const auto device = Create((std::string("gpus=3,only=1,") + failure).c_str(), "auto");
+    const std::string log = ::testing::internal::GetCapturedStderr();
+    ASSERT_TRUE(device.ok()) << device.status().ToString();
+    EXPECT_EQ((*device)->name(), "cuda:0 (Fake GPU, 4 GiB) + cuda:2 (Fake GPU, 4 GiB)") << failure;
+    EXPECT_THAT(log, HasSubstr("GPU 1 is left out: ")) << failure;
+  }
+  ::testing::internal::CaptureStderr();
+  const auto device = Create("gpus=2,old-gpu", "auto");
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("products run on the processor"));
+  EXPECT_THAT((*device)->name(), HasSubstr("cpu"));
+}
+
+TEST_F(SeveralGpusTest, OneThatIsLostEndsAll) {
+  const auto device = Create("gpus=2", "cuda:all");
+  ASSERT_TRUE(device.ok());
+  constexpr size_t kD = 64;
+  const auto weights = (*device)->CreateWeights(kD, 64);
+  ASSERT_TRUE(weights.ok());
+  const auto planes = DigitPlanes(RandomResidues(1, kD, 1), kD);
+  std::vector<uint8_t> out(64 * 6);
+  const RowBlock block{planes, 1, out};
+  ASSERT_TRUE((*weights)->Multiply({&block, 1}).ok());
+  setenv("TALARIA_FAKE_CUDA", "gpus=2,only=1,lost=1", 1);
+  for (int i = 0; i < 2; ++i) {
+    const Status lost = (*weights)->Multiply({&block, 1});
+    EXPECT_EQ(lost.code(), Code::kUnavailable);
+    EXPECT_THAT(lost.message(), AllOf(HasSubstr("GPU 1 (Fake GPU) failed"), HasSubstr("restart")));
+  }
 }
 
 TEST_F(CudaDeviceTest, AutoFallsBackToTheProcessor) {

@@ -1,6 +1,7 @@
 // One suite for every device: what each has to compute, whichever it is. $TALARIA_TEST_DEVICES, a
-// list with commas, says which are tried: cpu (the default), cuda, cuda:1, ... One that is named
-// and not there is a failure.
+// list with spaces, says which are tried: cpu (the default), cuda, cuda:1, cuda:0,1, ... and
+// cpu+cpu or cuda+cuda: such devices as one, where a machine has only one of them. One that is
+// named and not there is a failure.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -22,8 +23,23 @@ std::vector<std::string> WantedDevices() {
   const char* list = std::getenv("TALARIA_TEST_DEVICES");
   std::istringstream in(list == nullptr || *list == 0 ? "cpu" : list);
   std::vector<std::string> out;
-  for (std::string name; std::getline(in, name, ',');) out.push_back(name);
+  for (std::string name; in >> name;) out.push_back(name);
   return out;
+}
+
+Result<std::unique_ptr<Device>> Create(const std::string& name) {
+  if (name.find('+') != std::string::npos) {
+    std::vector<std::unique_ptr<Device>> parts;
+    std::istringstream in(name);
+    for (std::string part; std::getline(in, part, '+');) {
+      TALARIA_ASSIGN_OR_RETURN(parts.emplace_back(), Create(part));
+    }
+    return CreateSplitDevice(std::move(parts));
+  }
+  TALARIA_ASSIGN_OR_RETURN(DeviceSpec spec, DeviceSpec::Parse(name));
+  spec.threads = 2;
+  spec.isa = DetectIsa();
+  return CreateDevice(spec);
 }
 
 // Made once: a GPU takes a second to start.
@@ -31,12 +47,7 @@ Device* DeviceOf(const std::string& name) {
   // Never destroyed: a driver may be gone by then.
   static auto* const devices = new std::map<std::string, std::unique_ptr<Device>>;
   if (const auto found = devices->find(name); found != devices->end()) return found->second.get();
-  auto spec = DeviceSpec::Parse(name);
-  EXPECT_TRUE(spec.ok()) << spec.status().ToString();
-  if (!spec.ok()) return nullptr;
-  spec->threads = 2;
-  spec->isa = DetectIsa();
-  auto device = CreateDevice(*spec);
+  auto device = Create(name);
   EXPECT_TRUE(device.ok()) << device.status().ToString();
   if (!device.ok()) return nullptr;
   std::printf("%s is %s\n", name.c_str(), (*device)->name().c_str());
@@ -270,7 +281,8 @@ TEST_P(EveryDevice, WhatDoesNotFitIsRefusedAndChangesNothing) {
 INSTANTIATE_TEST_SUITE_P(Devices, EveryDevice, ::testing::ValuesIn(WantedDevices()),
                          [](const auto& param) {
                            std::string name = param.param;
-                           std::replace(name.begin(), name.end(), ':', '_');
+                           for (const char c : {':', ',', '+'})
+                             std::replace(name.begin(), name.end(), c, '_');
                            return name;
                          });
 

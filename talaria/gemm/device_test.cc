@@ -8,21 +8,30 @@
 namespace talaria::gemm {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 
 TEST(DeviceSpecTest, WhatTheCommandLineHas) {
   EXPECT_EQ(DeviceSpec::Parse("auto")->kind, DeviceSpec::Kind::kAuto);
   EXPECT_EQ(DeviceSpec::Parse("cpu")->kind, DeviceSpec::Kind::kCpu);
   EXPECT_EQ(DeviceSpec::Parse("cuda")->kind, DeviceSpec::Kind::kCuda);
-  EXPECT_EQ(DeviceSpec::Parse("cuda")->ordinal, 0);
   EXPECT_EQ(DeviceSpec::Parse("cuda:7")->kind, DeviceSpec::Kind::kCuda);
-  EXPECT_EQ(DeviceSpec::Parse("cuda:7")->ordinal, 7);
+  EXPECT_THAT(DeviceSpec::Parse("cuda")->gpus, ElementsAre(0));
+  EXPECT_THAT(DeviceSpec::Parse("cuda:7")->gpus, ElementsAre(7));
+  EXPECT_THAT(DeviceSpec::Parse("cuda:2,0,11")->gpus, ElementsAre(2, 0, 11));
+  EXPECT_THAT(DeviceSpec::Parse("cuda:all")->gpus, IsEmpty());
   for (const char* bad :
-       {"", "gpu", "CPU", "cuda:", "cuda:x", "cuda:1x", "cuda:-1", "cuda:99999999999", "cpu:0"}) {
+       {"", "gpu", "CPU", "cuda:", "cuda:x", "cuda:1x", "cuda:-1", "cuda:99999999999", "cpu:0",
+        "cuda:0,", "cuda:,0", "cuda:0,,1", "cuda:0, 1", "cuda:0,all", "cuda:0,cuda:1", "cuda,0"}) {
     const auto spec = DeviceSpec::Parse(bad);
     ASSERT_EQ(spec.status().code(), Code::kInvalidArgument) << bad;
-    EXPECT_THAT(spec.status().message(), HasSubstr("auto, cpu, cuda or cuda:N"));
+    EXPECT_THAT(spec.status().message(),
+                HasSubstr("auto, cpu, cuda, cuda:N, several as cuda:0,1, or cuda:all"));
   }
+  const auto twice = DeviceSpec::Parse("cuda:1,0,1");
+  ASSERT_EQ(twice.status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(twice.status().message(), "'cuda:1,0,1' names GPU 1 twice");
 }
 
 TEST(CpuDeviceTest, RowsOfSeveralRequestsEqualTheOracle) {
@@ -71,6 +80,7 @@ class LyingDevice final : public Device {
  public:
   explicit LyingDevice(Lie lie) : lie_(lie), honest_(CreateCpuDevice(1, Isa::kPortable)) {}
   std::string name() const override { return "liar"; }
+  std::vector<Memory> memory() const override { return honest_->memory(); }
   Result<std::unique_ptr<DeviceWeights>> CreateWeights(size_t d, size_t padded_outputs) override {
     auto weights = honest_->CreateWeights(d, padded_outputs);
     if (!weights.ok()) return weights.status();
@@ -129,7 +139,7 @@ TEST(CreateDeviceTest, TheProcessorIsAlwaysThere) {
 TEST(CreateDeviceTest, AGpuThatIsNotThereIsAnErrorThatNamesTheWayOut) {
   DeviceSpec spec;
   spec.kind = DeviceSpec::Kind::kCuda;
-  spec.ordinal = 1000;
+  spec.gpus = {1000};
   const auto device = CreateDevice(spec);
   EXPECT_EQ(device.status().code(), Code::kUnavailable);
   EXPECT_THAT(device.status().message(), HasSubstr("--device cpu"));

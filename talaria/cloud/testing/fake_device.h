@@ -33,6 +33,7 @@ class FakeDevice final : public gemm::Device {
 
   explicit FakeDevice(size_t max_rows = 64) : max_rows_(max_rows) {}
   std::string name() const override { return "fake"; }
+  std::vector<Memory> memory() const override { return {{"fake", 0, std::nullopt}}; }
   void SetScript(Script script) {
     const std::lock_guard lock(mutex_);
     script_ = std::move(script);

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "talaria/base/result.h"
-#include "talaria/gemm/cuda/talaria_cuda.h"
+#include "talaria/gemm/cuda/library.h"
 #include "talaria/gemm/product_testing.h"
 
 namespace talaria::gemm {
@@ -46,37 +46,12 @@ constexpr Shape k70b[] = {{"70B q,k,v", 8192, 10240, 80},
   std::exit(ExitCode(code));
 }
 
-// The library, as programs load it; and cuBLAS, if this machine has one.
-struct Library {
-  decltype(&talaria_cuda_create) create;
-  decltype(&talaria_cuda_describe) describe;
-  decltype(&talaria_cuda_add_weights) add_weights;
-  decltype(&talaria_cuda_remove_weights) remove_weights;
-  decltype(&talaria_cuda_set_columns) set_columns;
-  decltype(&talaria_cuda_max_rows) max_rows;
-  decltype(&talaria_cuda_multiply) multiply;
-  decltype(&talaria_cuda_measure) measure;
-};
 template <class F>
 bool Find(void* library, const char* name, F& function) {
   function = library == nullptr ? nullptr : reinterpret_cast<F>(dlsym(library, name));
   return function != nullptr;
 }
-Library Load(const std::string& path) {
-  void* const so = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  Library l{};
-  if (!Find(so, "talaria_cuda_create", l.create) ||
-      !Find(so, "talaria_cuda_describe", l.describe) ||
-      !Find(so, "talaria_cuda_add_weights", l.add_weights) ||
-      !Find(so, "talaria_cuda_remove_weights", l.remove_weights) ||
-      !Find(so, "talaria_cuda_set_columns", l.set_columns) ||
-      !Find(so, "talaria_cuda_max_rows", l.max_rows) ||
-      !Find(so, "talaria_cuda_multiply", l.multiply) ||
-      !Find(so, "talaria_cuda_measure", l.measure))
-    Die(Code::kUnavailable, path + " cannot be loaded or is of another version");
-  return l;
-}
-
+// cuBLAS, if this machine has one.
 class Cublas {
  public:
   Cublas() {
@@ -137,7 +112,7 @@ class Cublas {
 
 class Bench {
  public:
-  explicit Bench(const std::string& library, int ordinal) : library_(Load(library)) {
+  Bench(const cuda::Library& library, int ordinal) : library_(library) {
     Check(library_.create(ordinal, &gpu_, &error_));
     talaria_cuda_info info{};
     Check(library_.describe(gpu_, &info, &error_));
@@ -286,7 +261,7 @@ class Bench {
     return us[5];
   }
 
-  const Library library_;
+  const cuda::Library library_;
   Cublas cublas_;
   talaria_cuda* gpu_ = nullptr;
   talaria_cuda_error error_{};
@@ -322,7 +297,9 @@ int Main(int argc, char** argv) {
   const auto wanted = [&](const char* name) {
     return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
   };
-  Bench bench(argv[1], ordinal);
+  const auto library = cuda::Library::Load(argv[1]);
+  if (!library.ok()) Die(library.status().code(), library.status().message());
+  Bench bench(*library, ordinal);
   if (wanted("8b")) bench.Products(k8b);
   if (wanted("70b")) bench.Products(k70b);
   if (wanted("hints")) bench.Hints();

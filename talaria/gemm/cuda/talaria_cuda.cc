@@ -62,6 +62,7 @@ struct talaria_cuda_weights {
   talaria_cuda* gpu;
   uint32_t d, padded_outputs, units;
   uint8_t* packed;  // product_layout.h
+  size_t bytes() const { return size_t{DeviceOutputs(padded_outputs)} * units * kUnitInputs; }
   size_t in_row() const { return size_t{units} * kUnitInputs * kPlaneCount; }
   size_t out_row() const { return size_t{padded_outputs} * 6; }
   // Whole blocks of rows where they fit, so that none is half empty.
@@ -248,11 +249,17 @@ extern "C" {
 
 int talaria_cuda_abi(void) { return TALARIA_CUDA_ABI; }
 
+int talaria_cuda_count(int* count, talaria_cuda_error* error) {
+  *count = 0;
+  if (const cudaError_t e = cudaGetDeviceCount(count); e != cudaSuccess || *count == 0)
+    return FirstError(e == cudaSuccess ? cudaErrorNoDevice : e, error);
+  return TALARIA_CUDA_OK;
+}
+
 int talaria_cuda_create(int ordinal, talaria_cuda** gpu, talaria_cuda_error* error) {
   *gpu = nullptr;
   int count = 0;
-  if (const cudaError_t e = cudaGetDeviceCount(&count); e != cudaSuccess || count == 0)
-    return FirstError(e == cudaSuccess ? cudaErrorNoDevice : e, error);
+  if (const int code = talaria_cuda_count(&count, error); code != TALARIA_CUDA_OK) return code;
   if (ordinal < 0 || ordinal >= count)
     return Fail(error, TALARIA_CUDA_NO_DEVICE,
                 "there is no GPU %d: this machine has %d, counted from 0 (nvidia-smi -L); "
@@ -291,6 +298,7 @@ int talaria_cuda_describe(talaria_cuda* gpu, talaria_cuda_info* info, talaria_cu
     return Report(gpu, e, "asking for its memory", error);
   info->memory_bytes = total;
   info->free_bytes = free;
+  for (const talaria_cuda_weights* w : gpu->weights) info->weight_bytes += w->bytes();
   return TALARIA_CUDA_OK;
 }
 

@@ -20,7 +20,7 @@ extern "C" {
 
 #pragma GCC visibility push(default)
 
-#define TALARIA_CUDA_ABI 1
+#define TALARIA_CUDA_ABI 2
 
 enum {
   TALARIA_CUDA_OK = 0,
@@ -47,6 +47,7 @@ typedef struct {
   int multiprocessors;
   int driver, runtime; /* versions as CUDA has them: 13000 for 13.0 */
   uint64_t memory_bytes, free_bytes;
+  uint64_t weight_bytes; /* of memory_bytes, what weights take */
 } talaria_cuda_info;
 
 /* Rows of one request. */
@@ -58,6 +59,9 @@ typedef struct {
 
 /* TALARIA_CUDA_ABI of the library; everything below may be called only if it is the caller's. */
 int talaria_cuda_abi(void);
+
+/* How many GPUs there are; at least one. NO_DRIVER, NO_DEVICE. */
+int talaria_cuda_count(int* count, talaria_cuda_error* error);
 
 /* GPU number `ordinal`, as CUDA counts them. NO_DRIVER, NO_DEVICE, UNSUPPORTED, OUT_OF_MEMORY,
  * LOST. Takes memory for staging (48 MiB, and as much of the host's, which stays locked) and keeps

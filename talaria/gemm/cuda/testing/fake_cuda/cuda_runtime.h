@@ -7,10 +7,14 @@
 //   lost=N                                             the Nth wait for a stream fails, and all
 //                                                      later calls
 //   wrong                                              products have one wrong bit
+//   gpus=N                                             there are N GPUs
+//   only=N                                             old-gpu, no-code, memory, lost and wrong are
+//                                                      GPU N's alone
 #ifndef TALARIA_GEMM_CUDA_TESTING_FAKE_CUDA_CUDA_RUNTIME_H_
 #define TALARIA_GEMM_CUDA_TESTING_FAKE_CUDA_CUDA_RUNTIME_H_
 
 #include <cstddef>
+#include <cstdint>
 
 enum cudaError_t {
   cudaSuccess,
@@ -34,6 +38,13 @@ using cudaStream_t = FakeStream*;
 struct FakeEvent;
 using cudaEvent_t = FakeEvent*;
 constexpr unsigned cudaStreamNonBlocking = 1;
+
+// What all GPUs were asked for since the start. A test finds the function in the library.
+struct FakeCudaCounts {
+  uint64_t copies_in, copies_out, kernels, waits;
+};
+extern "C" __attribute__((visibility("default"))) void talaria_fake_cuda_counts(
+    FakeCudaCounts* counts);
 
 const char* cudaGetErrorString(cudaError_t error);
 const char* cudaGetErrorName(cudaError_t error);

@@ -1,10 +1,10 @@
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +12,7 @@
 #include "talaria/gemm/cuda/kernels.h"
 
 struct FakeStream {
+  int gpu;
   std::vector<std::function<void()>> work;
 };
 struct FakeEvent {
@@ -37,29 +38,60 @@ std::optional<std::string> Setting(const char* name) {
   return std::nullopt;
 }
 
-struct Machine {
-  std::map<void*, size_t> memory;  // of the GPU
+// The GPU that this thread has chosen.
+thread_local int current = 0;
+
+// The same, unless it is another GPU's.
+std::optional<std::string> SettingOf(int gpu, const char* name) {
+  const auto only = Setting("only");
+  if (only && std::strtol(only->c_str(), nullptr, 10) != gpu) return std::nullopt;
+  return Setting(name);
+}
+
+struct Gpu {
+  std::map<void*, size_t> memory;
   size_t used = 0;
   long waits = 0;
   bool lost = false;
+};
+struct Machine {
+  std::mutex mutex;  // guards all below
+  std::map<int, Gpu> gpus;
+  FakeCudaCounts counts{};
 };
 Machine& TheMachine() {
   static Machine* const machine = new Machine;  // a GPU outlives the statics of programs
   return *machine;
 }
-size_t TotalBytes() {
-  const auto mebibytes = Setting("memory");
+int Gpus() {
+  const auto gpus = Setting("gpus");
+  return gpus ? static_cast<int>(std::strtol(gpus->c_str(), nullptr, 10)) : 1;
+}
+size_t TotalBytes(int gpu) {
+  const auto mebibytes = SettingOf(gpu, "memory");
   return (mebibytes ? std::strtoull(mebibytes->c_str(), nullptr, 10) : kDefaultMebibytes) << 20;
 }
 // A test that takes the setting back has a new GPU.
+cudaError_t AliveLocked(int number) {
+  Gpu& gpu = TheMachine().gpus[number];
+  if (!SettingOf(number, "lost").has_value()) gpu.lost = false, gpu.waits = 0;
+  return gpu.lost ? cudaErrorIllegalAddress : cudaSuccess;
+}
 cudaError_t Alive() {
-  Machine& machine = TheMachine();
-  if (!Setting("lost").has_value()) machine.lost = false, machine.waits = 0;
-  return machine.lost ? cudaErrorIllegalAddress : cudaSuccess;
+  const std::lock_guard lock(TheMachine().mutex);
+  return AliveLocked(current);
+}
+void Count(uint64_t FakeCudaCounts::*what) {
+  const std::lock_guard lock(TheMachine().mutex);
+  ++(TheMachine().counts.*what);
 }
 
 }  // namespace
 
+void talaria_fake_cuda_counts(FakeCudaCounts* counts) {
+  const std::lock_guard lock(TheMachine().mutex);
+  *counts = TheMachine().counts;
+}
 const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorIllegalAddress ? "an illegal memory access was encountered"
                                           : "some other error";
@@ -73,7 +105,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
   if (Setting("no-driver").has_value() || Setting("old-driver").has_value())
     return cudaErrorInsufficientDriver;
   if (Setting("no-gpu").has_value()) return cudaErrorNoDevice;
-  *count = 1;
+  *count = Gpus();
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
@@ -86,38 +118,45 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = kVersion;
   return cudaSuccess;
 }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"Fake GPU", Setting("old-gpu").has_value() ? 7 : 9,
-                 Setting("old-gpu").has_value() ? 5 : 0, 16};
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int gpu) {
+  const bool old = SettingOf(gpu, "old-gpu").has_value();
+  *properties = {"Fake GPU", old ? 7 : 9, old ? 5 : 0, 16};
   return Alive();
 }
-cudaError_t cudaSetDevice(int) { return Alive(); }
-cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  *total = TotalBytes();
-  *free = *total - TheMachine().used;
+cudaError_t cudaSetDevice(int gpu) {
+  current = gpu;
   return Alive();
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  const std::lock_guard lock(TheMachine().mutex);
+  *total = TotalBytes(current);
+  *free = *total - TheMachine().gpus[current].used;
+  return AliveLocked(current);
 }
 cudaError_t FakeMalloc(void** to, size_t bytes, bool of_gpu) {
-  Machine& machine = TheMachine();
-  if (Alive() != cudaSuccess) return cudaErrorIllegalAddress;
-  if (of_gpu && bytes > TotalBytes() - machine.used) return cudaErrorMemoryAllocation;
+  const std::lock_guard lock(TheMachine().mutex);
+  Gpu& gpu = TheMachine().gpus[current];
+  if (AliveLocked(current) != cudaSuccess) return cudaErrorIllegalAddress;
+  if (of_gpu && bytes > TotalBytes(current) - gpu.used) return cudaErrorMemoryAllocation;
   *to = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
   if (*to == nullptr) return cudaErrorMemoryAllocation;
   std::memset(*to, 0xc5, bytes);
   if (of_gpu) {
-    machine.memory[*to] = bytes;
-    machine.used += bytes;
+    gpu.memory[*to] = bytes;
+    gpu.used += bytes;
   }
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* memory) {
-  Machine& machine = TheMachine();
-  if (const auto found = machine.memory.find(memory); found != machine.memory.end()) {
-    machine.used -= found->second;
-    machine.memory.erase(found);
+  const std::lock_guard lock(TheMachine().mutex);
+  for (auto& [number, gpu] : TheMachine().gpus) {
+    if (const auto found = gpu.memory.find(memory); found != gpu.memory.end()) {
+      gpu.used -= found->second;
+      gpu.memory.erase(found);
+    }
   }
   std::free(memory);
-  return Alive();
+  return AliveLocked(current);
 }
 cudaError_t cudaFreeHost(void* memory) {
   std::free(memory);
@@ -127,21 +166,28 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
   stream->work.push_back([=] { std::memset(to, value, bytes); });
   return Alive();
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
+  Count(kind == cudaMemcpyHostToDevice ? &FakeCudaCounts::copies_in : &FakeCudaCounts::copies_out);
   stream->work.push_back([=] { std::memcpy(to, from, bytes); });
   return Alive();
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new FakeStream;
+  *stream = new FakeStream{current, {}};
   return Alive();
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  Machine& machine = TheMachine();
-  const auto lost = Setting("lost");
-  if (lost && ++machine.waits >= std::strtol(lost->c_str(), nullptr, 10)) machine.lost = true;
+  Count(&FakeCudaCounts::waits);
+  bool lost = false;
+  {
+    const std::lock_guard lock(TheMachine().mutex);
+    Gpu& gpu = TheMachine().gpus[stream->gpu];
+    const auto setting = SettingOf(stream->gpu, "lost");
+    if (setting && ++gpu.waits >= std::strtol(setting->c_str(), nullptr, 10)) gpu.lost = true;
+    lost = gpu.lost;
+  }
   for (const auto& work : stream->work) {
-    if (!machine.lost) work();
+    if (!lost) work();
   }
   stream->work.clear();
   return Alive();
@@ -216,10 +262,14 @@ void Multiply(const ProductArgs& args) {
 }  // namespace
 
 cudaError_t PrepareKernels() {
-  return Setting("no-code").has_value() ? cudaErrorNoKernelImageForDevice : Alive();
+  return SettingOf(current, "no-code").has_value() ? cudaErrorNoKernelImageForDevice : Alive();
 }
 cudaError_t StartProduct(const ProductArgs& args, int, cudaStream_t stream) {
-  stream->work.push_back([=] { Multiply(args); });
+  Count(&FakeCudaCounts::kernels);
+  stream->work.push_back([=] {
+    Multiply(args);
+    if (SettingOf(stream->gpu, "wrong").has_value()) args.out[0] ^= 1;
+  });
   return Alive();
 }
 cudaError_t StartPacking(const int8_t* columns, uint32_t d, uint32_t first, uint32_t count,
