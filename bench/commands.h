@@ -59,8 +59,9 @@ struct ConnectionsOptions {
   int batch_window_us = 0;
   bool misbehave = false;
 };
-// One connection that replays masked rows, then many, then real CVMs among them, then with clients
-// that misbehave. Every answer is compared; kInternal when one is wrong or a connection was lost.
+// Records a CVM, then: one connection that replays its masked rows, then many, then real CVMs among
+// them, then with clients that misbehave. Every answer is compared; kInternal when one is wrong or
+// a connection was lost.
 Status Connections(const ConnectionsOptions& options);
 
 #ifdef TALARIA_SIMULATED_TEE

@@ -1,5 +1,5 @@
 // Many connections at once beside one: throughput, latency, right answers, and real CVMs among
-// them.
+// them. The load replays masked rows that a real CVM was recorded with.
 #include <unistd.h>
 
 #include <algorithm>
@@ -30,30 +30,20 @@ std::string ReadFile(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// A process of talaria-cloud for one part of the measurement.
+// A process of talaria-cloud for one part of the measurement, or of talaria-cloud-lab.
 class Cloud {
  public:
   static Result<Cloud> Start(const ConnectionsOptions& options, const std::string& name) {
-    const std::string socket = options.setting.work + "/" + name + ".sock";
-    const std::string log = options.setting.work + "/" + name + ".log";
-    std::filesystem::remove(log);  // another run's
-    TALARIA_ASSIGN_OR_RETURN(
-        auto process,
-        Background::Start({options.setting.bin + "/talaria-cloud", "serve", options.setting.store,
-                           "--listen", "unix:" + socket, "--device", options.device, "--threads",
-                           std::to_string(options.setting.cloud_threads), "--batch-window-us",
-                           std::to_string(options.batch_window_us), "--frame-timeout-ms", "1000",
-                           "--max-connections", std::to_string(options.connections + 64),
-                           "--insecure-simulated-tee", "--insecure-plaintext"},
-                          log));
-    const auto deadline = Clock::now() + std::chrono::duration<double>(kStartSeconds);
-    for (std::string said; said.find(" info: serving ") == std::string::npos;
-         said = ReadFile(log)) {
-      if (Clock::now() > deadline || said.find(" error: ") != std::string::npos)
-        return Status(Code::kUnavailable, "the cloud did not start; see " + log);
-      usleep(20'000);
-    }
-    return Cloud{std::make_unique<Background>(std::move(process)), "unix:" + socket, log};
+    return Start(options.setting, name, "talaria-cloud",
+                 {"--device", options.device, "--batch-window-us",
+                  std::to_string(options.batch_window_us), "--frame-timeout-ms", "1000",
+                  "--max-connections", std::to_string(options.connections + 64),
+                  "--insecure-simulated-tee", "--insecure-plaintext"});
+  }
+  // One that keeps every masked row in `folder`.
+  static Result<Cloud> StartRecording(const Setting& setting, const std::string& folder) {
+    return Start(setting, "recording", "talaria-cloud-lab",
+                 {"--record", folder, "--scheme", setting.scheme});
   }
   // What it says of itself when it has ended: "multiplied R rows of N requests in P products".
   Json Stop() {
@@ -69,6 +59,31 @@ class Cloud {
   }
   std::unique_ptr<Background> process;
   std::string endpoint, log;
+
+ private:
+  static Result<Cloud> Start(const Setting& setting, const std::string& name,
+                             const std::string& program, std::vector<std::string> more) {
+    const std::string socket = setting.work + "/" + name + ".sock";
+    const std::string log = setting.work + "/" + name + ".log";
+    std::filesystem::remove(log);  // another run's
+    std::vector<std::string> arguments = {setting.bin + "/" + program,
+                                          "serve",
+                                          setting.store,
+                                          "--listen",
+                                          "unix:" + socket,
+                                          "--threads",
+                                          std::to_string(setting.cloud_threads)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    TALARIA_ASSIGN_OR_RETURN(auto process, Background::Start(arguments, log));
+    const auto deadline = Clock::now() + std::chrono::duration<double>(kStartSeconds);
+    for (std::string said; said.find(" info: serving ") == std::string::npos;
+         said = ReadFile(log)) {
+      if (Clock::now() > deadline || said.find(" error: ") != std::string::npos)
+        return Status(Code::kUnavailable, "the cloud did not start; see " + log);
+      usleep(20'000);
+    }
+    return Cloud{std::make_unique<Background>(std::move(process)), "unix:" + socket, log};
+  }
 };
 
 // A real CVM with a prompt of its own; the answer is greedy, so it is the same at every run.
@@ -115,6 +130,21 @@ class Cvm {
   std::string file_, prompt_;
   std::unique_ptr<Background> process_;
 };
+
+// What is replayed: the masked rows of a real CVM that answers a prompt, as its cloud sees them.
+Result<Recording> Record(const ConnectionsOptions& options, const model::Store& store) {
+  std::fprintf(stderr, "recording the masked rows of a CVM\n");
+  const std::string folder = options.setting.work + "/recorded";
+  std::filesystem::remove_all(folder);  // another run's
+  {
+    TALARIA_ASSIGN_OR_RETURN(const Cloud cloud, Cloud::StartRecording(options.setting, folder));
+    TALARIA_ASSIGN_OR_RETURN(const auto cvm, Cvm::Start(options, cloud.endpoint, 0));
+    TALARIA_RETURN_IF_ERROR(cvm->AwaitReady());
+    TALARIA_RETURN_IF_ERROR(cvm->Answer().status());
+  }  // the files are complete when both have ended
+  std::fprintf(stderr, "computing the right answers with the oracle\n");
+  return Recording::Read(folder, store, static_cast<uint32_t>(options.rows), kVersions);
+}
 
 struct CvmResult {
   uint64_t answers = 0, wrong = 0;
@@ -236,9 +266,7 @@ void Print(const char* name, const Json& part, double alone) {
 Status Connections(const ConnectionsOptions& options) {
   TALARIA_RETURN_IF_ERROR(ProvisionIfAbsent(options.setting));
   TALARIA_ASSIGN_OR_RETURN(const model::Store store, model::Store::Open(options.setting.store));
-  std::fprintf(stderr, "computing the right answers with the oracle\n");
-  TALARIA_ASSIGN_OR_RETURN(const Recording recording,
-                           Recording::Make(store, static_cast<uint32_t>(options.rows), kVersions));
+  TALARIA_ASSIGN_OR_RETURN(const Recording recording, Record(options, store));
   std::vector<Part> parts = {{"one", 1, 0, false}, {"many", options.connections, 0, false}};
   if (options.cvms > 0)
     parts.push_back({"with-cvms", options.connections - options.cvms, options.cvms, false});
@@ -251,6 +279,7 @@ Status Connections(const ConnectionsOptions& options) {
   json["cloud_threads"] = options.setting.cloud_threads;
   json["batch_window_us"] = options.batch_window_us;
   json["rows_per_call"] = options.rows;
+  json["recorded_rows"] = recording.recorded_rows;
   json["channel"] = "unix, plaintext (simulated TEE)";
   std::printf("%-14s %11s %5s %11s %6s %8s %8s %8s %8s %8s\n", "", "connections", "CVMs", "rows/s",
               "/one", "p50 ms", "p99 ms", "max ms", "merged", "answers");
@@ -264,7 +293,7 @@ Status Connections(const ConnectionsOptions& options) {
     json["parts"][part.name] = measured;
   }
   std::printf(
-      "rows/s: replayed masked rows, all connections together, every answer compared with the "
+      "rows/s: recorded masked rows, all connections together, every answer compared with the "
       "oracle's;\nmerged: requests in a product, on average; answers: whole ones of real CVMs, "
       "compared with what they answered alone.\n");
   if (!options.json.empty()) {

@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <random>
 
-#include "talaria/gemm/product.h"
-#include "talaria/ring/modq.h"
 #include "talaria/wire/connection.h"
 
 namespace talaria::bench {
@@ -14,45 +11,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr int kTimeoutMs = 60'000;  // of everything that a good connection waits for
-constexpr size_t kResidueBytes = 6;
-
-std::vector<uint8_t> RandomPlanes(size_t rows, size_t d, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  const size_t padded = gemm::PadInputs(d);
-  std::vector<uint8_t> planes(rows * gemm::kPlanes * padded);
-  for (size_t r = 0; r < rows; ++r) {
-    for (size_t k = 0; k < d; ++k) {
-      const uint64_t residue = random() % ring::kQ;
-      for (size_t p = 0; p < gemm::kPlanes; ++p)
-        planes[(r * gemm::kPlanes + p) * padded + k] = static_cast<uint8_t>(residue >> (8 * p));
-    }
-  }
-  return planes;
-}
-
-// Multiplies the rows of all versions with one matrix and puts the residues where the group's
-// answer has them.
-Status AddMatrix(const model::Store& store, uint32_t index, const model::Group& group,
-                 size_t member, size_t group_number, Recording& recording) {
-  const model::Matrix& matrix = group.matrices[member];
-  std::vector<int8_t> weights(size_t{matrix.o} * group.d);
-  TALARIA_RETURN_IF_ERROR(
-      store.ReadStream({model::StreamKind::kWeights, index}, 0,
-                       {reinterpret_cast<uint8_t*>(weights.data()), weights.size()}));
-  const size_t part_bytes = gemm::PadOutputs(matrix.o) * kResidueBytes;
-  const size_t row_bytes = size_t{model::GroupOutputs(group)} * kResidueBytes;
-  std::vector<uint8_t> part(recording.rows * part_bytes);
-  for (size_t call = group_number; call < recording.calls.size(); call += recording.groups) {
-    Recording::Call& to = recording.calls[call];
-    gemm::ReferenceProduct(weights, group.d, to.planes, recording.rows, part);
-    for (size_t row = 0; row < recording.rows; ++row) {
-      std::memcpy(&to.expected[row * row_bytes +
-                               size_t{model::ColumnOffset(group, member)} * kResidueBytes],
-                  &part[row * part_bytes], part_bytes);
-    }
-  }
-  return OkStatus();
-}
 
 Result<std::unique_ptr<wire::Connection>> Greeted(const std::string& address) {
   TALARIA_ASSIGN_OR_RETURN(const wire::Endpoint endpoint, wire::Endpoint::Parse(address));
@@ -74,26 +32,6 @@ Status SendCall(wire::Connection& connection, uint64_t call, uint32_t group, uin
 }
 
 }  // namespace
-
-Result<Recording> Recording::Make(const model::Store& store, uint32_t rows, size_t versions) {
-  Recording recording;
-  recording.rows = rows;
-  const std::vector<model::Group>& groups = store.manifest().groups;
-  recording.groups = groups.size();
-  for (size_t version = 0; version < versions; ++version) {
-    for (size_t g = 0; g < groups.size(); ++g) {
-      recording.calls.push_back(
-          {static_cast<uint32_t>(g), RandomPlanes(rows, groups[g].d, version * 10'000 + g),
-           std::vector<uint8_t>(rows * size_t{model::GroupOutputs(groups[g])} * kResidueBytes)});
-    }
-  }
-  uint32_t index = 0;  // of the matrix, through all groups
-  for (size_t g = 0; g < groups.size(); ++g) {
-    for (size_t member = 0; member < groups[g].matrices.size(); ++member, ++index)
-      TALARIA_RETURN_IF_ERROR(AddMatrix(store, index, groups[g], member, g, recording));
-  }
-  return recording;
-}
 
 struct ReplayLoad::Replayer {
   std::unique_ptr<wire::Connection> connection;

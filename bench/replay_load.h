@@ -1,5 +1,5 @@
-// Load on a cloud without a CVM: connections that send masked rows whose products are known, over
-// the real protocol, and compare every answer.
+// Load on a cloud without a CVM: connections that send recorded masked rows, whose products are
+// known, over the real protocol, and compare every answer.
 #ifndef TALARIA_BENCH_REPLAY_LOAD_H_
 #define TALARIA_BENCH_REPLAY_LOAD_H_
 
@@ -10,24 +10,10 @@
 #include <thread>
 #include <vector>
 
+#include "bench/recording.h"
 #include "talaria/base/result.h"
-#include "talaria/model/store.h"
 
 namespace talaria::bench {
-
-// A masked row is uniform in Z_q, so uniform rows are what a cloud sees. The answers are the
-// oracle's (gemm::ReferenceProduct).
-struct Recording {
-  struct Call {
-    uint32_t group = 0;
-    std::vector<uint8_t> planes;    // [rows][6][d_padded]
-    std::vector<uint8_t> expected;  // [rows][o_padded] x 6
-  };
-  uint32_t rows = 1;  // of each call
-  size_t groups = 0;
-  std::vector<Call> calls;  // [versions][groups], a pass over the model each
-  static Result<Recording> Make(const model::Store& store, uint32_t rows, size_t versions);
-};
 
 struct LoadResult {
   uint64_t calls = 0, rows = 0;

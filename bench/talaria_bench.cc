@@ -143,7 +143,8 @@ int main(int argc, char** argv) {
       "connections",
       "Many connections to one cloud beside one: throughput, latency, every answer compared");
   common(n, connections.json);
-  n->add_option("--device", connections.device, "Of talaria-cloud serve: auto, cpu, cuda, cuda:N")
+  n->add_option("--device", connections.device,
+                "Of talaria-cloud serve: auto, cpu, cuda, cuda:1, cuda:0,1, ...")
       ->capture_default_str();
   n->add_option("--connections", connections.connections, "How many are many")
       ->check(CLI::Range(1, 1024))
@@ -164,7 +165,9 @@ int main(int argc, char** argv) {
   n->add_flag("--misbehave", connections.misbehave,
               "A last part beside clients that never read, flood, and send garbage");
   n->footer(
-      "Rows are uniform, as masked ones are; the right answers are the reference product's.\n"
+      "First a real CVM is recorded, so there has to be memory for one (talaria-cvm "
+      "--check-config); its masked rows are\nreplayed. The right answers are the reference "
+      "product's.\n"
       "Example:\n  talaria-bench connections --store smollm2.store --json connections.json");
 #ifdef TALARIA_SIMULATED_TEE
   bench::AttestOptions attest;

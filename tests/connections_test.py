@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""32 connections to one cloud: 28 that replay masked rows with known answers, 4 real CVMs, and clients that misbehave beside them.
+"""32 connections to one cloud: 28 that replay recorded masked rows with known answers, 4 real CVMs, and clients that misbehave beside them.
 
 usage: connections_test.py BIN_DIR
 
@@ -29,7 +29,13 @@ def measure(bin_dir, folder, *arguments):
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT)
     print(run.stdout)
     check(run.returncode == 0, f"talaria-bench: {run.returncode}: {run.stderr[-2000:]}")
-    return json.loads((folder / "result.json").read_text())["parts"]
+    result = json.loads((folder / "result.json").read_text())
+    # What was replayed is what a cloud recorded of a CVM: a prompt and an answer, every group of them.
+    calls = [json.loads(line) for line in (folder / "work/recorded/cloud/calls.jsonl").read_text().splitlines()]
+    check(result["recorded_rows"] == sum(call["rows"] for call in calls) > 0, f"recorded rows: {result['recorded_rows']}")
+    check({call["group"] for call in calls} == set(range(1 + max(call["group"] for call in calls))), "a group was not recorded")
+    check({call["connection"] for call in calls} and min(call["rows"] for call in calls) == 1 < max(call["rows"] for call in calls), "calls")
+    return result["parts"]
 
 
 def check_part(name, part, cvms):
