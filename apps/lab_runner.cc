@@ -5,8 +5,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -14,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "talaria/base/digest.h"
 #include "talaria/base/log.h"
 #include "talaria/engine/testing/model_runner.h"
 #include "talaria/lab/row_files.h"
@@ -62,6 +65,14 @@ class Run {
   }
   uint64_t evaluations() const { return evaluations_; }
   uint64_t tokens() const { return tokens_; }
+  // How fast answers came, and the digest of all logits that they were chosen by: equal for equal
+  // bits.
+  void PrintAnswers() {
+    std::printf("answers: %llu tokens in %.3f s, %.1f tokens/s\nlogits: SHA-256 %s\n",
+                static_cast<unsigned long long>(answered_), answering_seconds_,
+                static_cast<double>(answered_) / answering_seconds_,
+                ToHex(logits_.Finish()).c_str());
+  }
 
  private:
   Status Text(const std::string& path) {
@@ -102,13 +113,19 @@ class Run {
     TALARIA_ASSIGN_OR_RETURN(ModelRunner::Output out, runner_.Run(prompt, false));
     TALARIA_RETURN_IF_ERROR(Write(prompt, 0));
     auto position = static_cast<int32_t>(prompt.size());
+    const auto start = std::chrono::steady_clock::now();
     for (uint32_t i = 0; i < args_.generate; ++i) {
+      logits_.Update(Bytes(reinterpret_cast<const uint8_t*>(out.logits.data()),
+                           out.logits.size() * sizeof(float)));
       const auto best = std::max_element(out.logits.begin(), out.logits.end());
       const auto token = static_cast<int32_t>(best - out.logits.begin());
       if (runner_.EndsAnswer(token)) break;
       TALARIA_ASSIGN_OR_RETURN(out, runner_.Continue(token));
       TALARIA_RETURN_IF_ERROR(Write({token}, position++));
+      ++answered_;
     }
+    answering_seconds_ +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return OkStatus();
   }
 
@@ -214,6 +231,9 @@ class Run {
   const Arguments& args_;
   ModelRunner& runner_;
   const lab::File file_;
+  Sha256 logits_;
+  uint64_t answered_ = 0;
+  double answering_seconds_ = 0;
   uint64_t evaluations_ = 0, tokens_ = 0;
   uint64_t text_ = 0;  // of --text, in order; --prompts come after them
 };
@@ -226,7 +246,13 @@ Status Start(Arguments& args) {
     return Status(Code::kUnavailable, std::string("cannot load ") + plugin);
   engine::testing::ModelRunnerOptions options;
   options.model_path = args.model;
-  options.llama_dir = TALARIA_LLAMA_DIR;
+  // In a bundle (scripts/test-gpu) llama.cpp's backend is beside this program.
+  std::error_code error;
+  const std::filesystem::path own =
+      std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  options.llama_dir = std::filesystem::exists(own / "libggml-cpu.so", error)
+                          ? own.parent_path().string()
+                          : TALARIA_LLAMA_DIR;
   const bool single = args.vocabulary || !args.tokens.empty();
   options.sequences = single ? args.sequences : 1;
   args.window = std::max(args.context, args.window);
@@ -248,6 +274,7 @@ Status Start(Arguments& args) {
   std::printf("%llu evaluations of %llu tokens\n",
               static_cast<unsigned long long>(run.evaluations()),
               static_cast<unsigned long long>(run.tokens()));
+  if (args.generate > 0) run.PrintAnswers();
   return OkStatus();
 }
 

@@ -4,7 +4,8 @@
 usage: gpu_bundle_test.py SCRIPT FAKE_LIBRARY
 
 A bundle is small, runs elsewhere with an empty environment, passes its self-check, and says with exit code 5 that there is no GPU.
-With the library over a fake CUDA runtime in the place of the real one, every step of the GPU's part but the figures runs too.
+With the library over a fake CUDA runtime in the place of the real one, every step of the GPU's part but the figures runs too, on one
+GPU and on two.
 """
 import os
 import pathlib
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-MOST_BYTES = 60e6
+MOST_BYTES = 30e6
 PASSED, USAGE, UNAVAILABLE = 0, 2, 5
 
 
@@ -55,8 +56,13 @@ def main():
         shutil.copy(fake, bundle / "lib/libtalaria-cuda.so")
         code, said = run(bundle / "test-gpu", "--quick", "--streams", "2", environment=empty)
         check(code == PASSED, said)
-        for line in ("suite of every device, cuda", "the stores of both devices are the same bytes", "serve --device cuda, streams: 2"):
+        steps = ("suite of every device, cuda+cuda", "the stores of both devices are the same bytes", "serve --device cuda, streams: 2, the same logits",
+                 "connections --device cuda")
+        for line in ("suite of every device, cuda\n", *steps):
             check("PASS " + line in said, said)
+        two = {**empty, "TALARIA_FAKE_CUDA": "gpus=2"}
+        code, said = run(bundle / "test-gpu", "--quick", "--streams", "2", environment=two)
+        check(code == PASSED and "PASS suite of every device, cuda:all" in said and "PASS serve --device cuda:all, streams: 2" in said, said)
         wrong = {**empty, "TALARIA_FAKE_CUDA": "wrong"}
         code, said = run(bundle / "test-gpu", "--quick", "--streams", "1", environment=wrong)
         check(code == 1 and "FAIL suite of every device, cuda" in said, said)

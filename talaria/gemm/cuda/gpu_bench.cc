@@ -1,7 +1,7 @@
 // talaria-gpu-bench: what the GPU's products cost, on the shapes of an 8B and a 70B model, beside
-// cuBLAS's bf16 product of the same shape in the same run. Every shape is compared with the oracle
-// before it is timed. Weights come from memory: calls rotate over more of them than the GPU's cache
-// holds. scripts/test-gpu runs it.
+// cuBLAS's bf16 product of the same shape in the same run, and which of the project's goals for a
+// GPU that meets. Every shape is compared with the oracle before it is timed. Weights come from
+// memory: calls rotate over more of them than the GPU's cache holds. scripts/test-gpu runs it.
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
 #include <dlfcn.h>
@@ -24,6 +24,10 @@ namespace {
 
 constexpr size_t kColdBytes = size_t{256} << 20;  // more than the second cache of any GPU
 constexpr uint32_t kRowCounts[] = {1, 4, 16, 64, 256, 1024};
+// The goals: products of so many rows take no longer than bf16's, of many rows at most so many
+// times as long, and hints of an 8B model so many seconds.
+constexpr uint32_t kDecodeRows = 16, kManyRows = 256;
+constexpr double kManyRowsRatio = 3, kHintSeconds = 60;
 constexpr uint32_t kHintRows = 2048, kHintColumns = 2048;  // of a slice of hints (hint_builder.cc)
 
 struct Shape {
@@ -110,9 +114,43 @@ class Cublas {
   cublasHandle_t handle_ = nullptr;
 };
 
+// Bytes a microsecond that the GPU reads at a copy within its memory, reads and writes together;
+// 0: it failed.
+double MeasureBandwidth(int ordinal) {
+  constexpr size_t kBytes = size_t{1} << 30;
+  constexpr int kCopies = 10;
+  char *from = nullptr, *to = nullptr;
+  cudaEvent_t start = nullptr, stop = nullptr;
+  bool ok = cudaSetDevice(ordinal) == cudaSuccess && cudaMalloc(&from, kBytes) == cudaSuccess &&
+            cudaMalloc(&to, kBytes) == cudaSuccess && cudaEventCreate(&start) == cudaSuccess &&
+            cudaEventCreate(&stop) == cudaSuccess;
+  for (int i = -2; i < kCopies && ok; ++i) {
+    if (i == 0) ok = cudaEventRecord(start) == cudaSuccess;
+    ok = ok && cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice) == cudaSuccess;
+  }
+  float milliseconds = -1;
+  ok = ok && cudaEventRecord(stop) == cudaSuccess && cudaEventSynchronize(stop) == cudaSuccess &&
+       cudaEventElapsedTime(&milliseconds, start, stop) == cudaSuccess;
+  cudaEventDestroy(start);
+  cudaEventDestroy(stop);
+  cudaFree(from);
+  cudaFree(to);
+  cudaGetLastError();
+  return ok ? 2.0 * kCopies * kBytes / (1e3 * static_cast<double>(milliseconds)) : 0;
+}
+
+void Goal(const char* verdict, const std::string& what) {
+  std::printf("GOAL %s: %s\n", verdict, what.c_str());
+}
+std::string Number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.2f", value);
+  return text;
+}
+
 class Bench {
  public:
-  Bench(const cuda::Library& library, int ordinal) : library_(library) {
+  Bench(const cuda::Library& library, int ordinal) : library_(library), ordinal_(ordinal) {
     Check(library_.create(ordinal, &gpu_, &error_));
     talaria_cuda_info info{};
     Check(library_.describe(gpu_, &info, &error_));
@@ -130,11 +168,13 @@ class Bench {
     std::printf("cuBLAS: %s\n", cublas_.there() ? "found" : "not on this machine: no bf16 figures");
   }
 
-  void Products(std::span<const Shape> shapes) {
+  void Products(const std::string& model, std::span<const Shape> shapes) {
+    double weights_read = 0;  // in a pass over the model
     std::printf("\n%-12s %13s %5s | %10s %8s %8s | %10s %6s | %10s\n", "shape", "d x outputs",
                 "rows", "kernel us", "GB/s", "int8TOPS", "bf16 us", "ratio", "call us");
     double token_us[std::size(kRowCounts)] = {}, bf16_us[std::size(kRowCounts)] = {};
     for (const Shape& s : shapes) {
+      weights_read += static_cast<double>(s.d) * s.outputs * s.per_token;
       const auto weights = Resident(s);
       for (size_t i = 0; i < std::size(kRowCounts); ++i) {
         const uint32_t rows = kRowCounts[i];
@@ -162,6 +202,25 @@ class Bench {
       std::printf("all products of the model, %u rows: %.2f ms", kRowCounts[i], token_us[i] * 1e-3);
       if (bf16_us[i] > 0) std::printf(" (bf16: %.2f ms)", bf16_us[i] * 1e-3);
       std::printf("\n");
+    }
+    // About what bf16 takes at best, whoever wrote it.
+    const double bandwidth = MeasureBandwidth(ordinal_), reading_us = 2 * weights_read / bandwidth;
+    std::printf(
+        "memory: %.0f GB/s at a copy; to read the model's weights as bf16 at that: %.2f ms\n",
+        bandwidth * 1e-3, reading_us * 1e-3);
+    for (size_t i = 0; i < std::size(kRowCounts); ++i) {
+      const uint32_t rows = kRowCounts[i];
+      if (rows > kDecodeRows && rows != kManyRows) continue;
+      const double most = rows == kManyRows ? kManyRowsRatio : 1;
+      const std::string what = model + ", " + std::to_string(rows) + " rows: ",
+                        goal = most == 1 ? "no slower than bf16" : "at most 3 times bf16's time";
+      if (bf16_us[i] > 0) {
+        Goal(token_us[i] <= most * bf16_us[i] ? "met" : "MISSED",
+             what + goal + "; it is " + Number(token_us[i] / bf16_us[i]) + " of it");
+      } else {
+        Goal("unknown", what + goal + "; cuBLAS is not here. It is " +
+                            Number(token_us[i] / reading_us) + " of the time to read bf16 weights");
+      }
     }
   }
 
@@ -193,6 +252,8 @@ class Bench {
       total += seconds;
     }
     std::printf("all hints of the model: %.1f s\n", total);
+    Goal(total <= kHintSeconds ? "met" : "MISSED",
+         "the hints of an 8B model in seconds; they take " + Number(total) + " s");
   }
 
  private:
@@ -262,6 +323,7 @@ class Bench {
   }
 
   const cuda::Library library_;
+  const int ordinal_;
   Cublas cublas_;
   talaria_cuda* gpu_ = nullptr;
   talaria_cuda_error error_{};
@@ -269,12 +331,15 @@ class Bench {
 
 constexpr const char* kHelp =
     "usage: talaria-gpu-bench LIBRARY [GPU] [8b|70b|hints|machine ...]\n"
+    "       talaria-gpu-bench LIBRARY count\n"
     "LIBRARY is libtalaria-cuda.so; GPU a number (default 0). Without names everything is "
-    "measured.\n"
+    "measured; count: how many GPUs there are.\n"
     "kernel us: the GPU's time of a product, data resident, weights from memory; GB/s of int8 "
     "weights;\n"
     "int8TOPS counts six planes; bf16: cuBLAS, same shape; call us: host to host, copies "
     "included.\n"
+    "GOAL lines say which of the project's goals for a GPU are met; they do not change the exit "
+    "code.\n"
     "Exit codes: 0 measured; 2 wrong usage; 3 wrong residues; 5 no GPU, no driver or a lost GPU.\n";
 
 int Main(int argc, char** argv) {
@@ -288,8 +353,9 @@ int Main(int argc, char** argv) {
     ordinal = std::atoi(names[0].c_str());
     names.erase(names.begin());
   }
+  const bool counting = names == std::vector<std::string>{"count"};
   for (const std::string& name : names) {
-    if (name != "8b" && name != "70b" && name != "hints" && name != "machine") {
+    if (!counting && name != "8b" && name != "70b" && name != "hints" && name != "machine") {
       std::fputs(kHelp, stderr);
       return ExitCode(Code::kInvalidArgument);
     }
@@ -299,9 +365,17 @@ int Main(int argc, char** argv) {
   };
   const auto library = cuda::Library::Load(argv[1]);
   if (!library.ok()) Die(library.status().code(), library.status().message());
+  if (counting) {
+    int count = 0;
+    talaria_cuda_error error{};
+    const Status status = cuda::ToStatus(library->count(&count, &error), error);
+    if (!status.ok()) Die(status.code(), status.message());
+    std::printf("%d\n", count);
+    return 0;
+  }
   Bench bench(*library, ordinal);
-  if (wanted("8b")) bench.Products(k8b);
-  if (wanted("70b")) bench.Products(k70b);
+  if (wanted("8b")) bench.Products("8B", k8b);
+  if (wanted("70b")) bench.Products("70B", k70b);
   if (wanted("hints")) bench.Hints();
   return 0;
 }
