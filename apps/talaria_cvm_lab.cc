@@ -311,7 +311,7 @@ class LabRun {
       return std::chrono::duration<double>(Clock::now() - t).count();
     };
     const cvm::LinkStats before = service.link_stats();
-    const uint64_t rows_before = service.session().stats().rows;
+    const cvm::SessionStats session_before = service.session().stats();
     auto start = Clock::now();
     int exit_code = 0;
     TALARIA_RETURN_IF_ERROR(service.StartEngine());
@@ -325,13 +325,18 @@ class LabRun {
     start = Clock::now();
     TALARIA_RETURN_IF_ERROR(service.FillMasks());
     const cvm::LinkStats link = service.link_stats();
-    return nlohmann::json{{"exit", exit_code},
-                          {"wall_seconds", wall},
-                          {"refill_seconds", seconds_since(start)},
-                          {"bytes_sent", link.bytes_sent - before.bytes_sent},
-                          {"bytes_received", link.bytes_received - before.bytes_received},
-                          {"calls", link.calls - before.calls},
-                          {"rows", service.session().stats().rows - rows_before}};
+    const cvm::SessionStats session = service.session().stats();
+    return nlohmann::json{
+        {"exit", exit_code},
+        {"wall_seconds", wall},
+        {"refill_seconds", seconds_since(start)},
+        {"bytes_sent", link.bytes_sent - before.bytes_sent},
+        {"bytes_received", link.bytes_received - before.bytes_received},
+        {"calls", link.calls - before.calls},
+        {"rows", session.rows - session_before.rows},
+        {"mask_seconds", session.mask_seconds - session_before.mask_seconds},
+        {"check_seconds", session.check_seconds - session_before.check_seconds},
+        {"unmask_seconds", session.unmask_seconds - session_before.unmask_seconds}};
   }
 
   Status RunChild(cvm::Service& service, int* exit_code) {

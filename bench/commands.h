@@ -3,6 +3,7 @@
 #define TALARIA_BENCH_COMMANDS_H_
 
 #include <string>
+#include <vector>
 
 #include "bench/setting.h"
 #include "talaria/base/result.h"
@@ -29,6 +30,18 @@ struct LayerOptions {
 };
 // One layer with a large model's shapes: the same pairs and the same table.
 Status Layer(const LayerOptions& options);
+
+struct GoalsOptions {
+  Setting setting;  // attested TLS, whatever the channel of a row is
+  std::string json;
+  int pairs = 7;  // and runs of every other row
+  bool quick = false;
+  std::vector<std::string> only, without;  // rows, as in bench/goals.h
+};
+// Every goal of bench/goals.h, measured by the code of the other sub-commands; prints the table and
+// writes JSON. The exit code. kInvalidArgument: rows that there are not.
+Result<int> MeasureGoals(const GoalsOptions& options);
+extern const char* const kGoalsFooter;  // of --help
 
 struct FidelityOptions {
   Setting setting;

@@ -18,14 +18,14 @@ struct Kind {
   const char *name, *key;
 };
 constexpr Kind kKinds[] = {
-    {"end-to-end", "workloads"},      {"layer", "shape_of"},  // and "workloads"
-    {"schemes", "schemes"},           {"attest", "handshake"},
-    {"fidelity", "perplexity_ratio"}, {"scaling", "scaling"}};
+    {"end-to-end", "workloads"}, {"layer", "shape_of"},  // and "workloads"
+    {"schemes", "schemes"},      {"attest", "handshake"}, {"fidelity", "perplexity_ratio"},
+    {"scaling", "scaling"},      {"goals", "goals"}};
 // At the top of a file: what was measured, which has to be the same in both.
 constexpr const char* kSettings[] = {
-    "model",  "channel", "plaintext",  "tee",   "group",        "cloud_threads",
-    "m",      "shape",   "streams",    "quick", "pool_batches", "prompt_tokens",
-    "chunks", "isa",     "product_isa"};
+    "model",  "channel", "plaintext",   "tee",         "group",        "cloud_threads",
+    "m",      "shape",   "streams",     "quick",       "pool_batches", "prompt_tokens",
+    "chunks", "isa",     "product_isa", "usable_cores"};
 constexpr const char* kRuns[] = {"pairs", "runs", "rounds"};
 // Medians of "workloads" again, for people.
 constexpr const char* kCopies[] = {"decode_ratio", "prompt_ratio", "cvm_cpu_ratio",
@@ -56,8 +56,8 @@ bool IsPaired(std::string_view name) {
 int BetterSign(std::string_view name) {
   const std::string_view last = Last(name);
   if (Contains(last, "per_second") || last == "ratio") return 1;
-  for (const char* part :
-       {"cpu", "bytes", "round_trips", "seconds", "_mib", "_ms", "_us", "_ns", "perplexity"})
+  for (const char* part : {"cpu", "bytes", "round_trips", "seconds", "_mib", "_gb", "_ms", "_us",
+                           "_ns", "cost_ratio", "perplexity"})
     if (Contains(last, part)) return -1;
   // attest: milliseconds all of them.
   if (name.starts_with("handshake/") || name.starts_with("requests/")) return -1;
@@ -82,7 +82,8 @@ void Collect(const Json& json, const std::string& name, std::vector<Metric>& out
     return json.contains(key) && json[key].is_number();
   };
   if (number("median") && number("min") && number("max")) {
-    out.push_back({name, json["median"], true, json["min"], json["max"]});
+    out.push_back({name, json["median"], true, json["min"], json["max"],
+                   number("runs") ? json["runs"].get<int>() : 0});
   } else if (number("median_ms")) {
     const Json interval = json.value("median_interval_ms", Json());
     const bool has = interval.is_array() && interval.size() == 2 && interval[0].is_number() &&
@@ -91,10 +92,14 @@ void Collect(const Json& json, const std::string& name, std::vector<Metric>& out
                    has ? interval[1].get<double>() : 0});
   } else {
     for (const auto& [key, value] : json.items()) {
-      if (key == "goal_ms" || key == "plain_threads") continue;
+      if (key == "goal_ms" || key == "plain_threads" || key == "reach" || key == "dream") continue;
       Collect(value, name.empty() ? key : name + "/" + key, out);
     }
   }
+}
+
+bool EnoughRuns(int before, int after) {
+  return before >= 1 && after >= 1 && ChanceOfSeparation(before, after) <= kHighestChance;
 }
 
 Change Judge(const Metric& before, const Metric& after, bool enough_runs) {
@@ -177,8 +182,10 @@ Result<Results> ParseResults(std::string_view text) {
     if (json.contains(kind.key)) results.kind = kind.name;
   }
   if (results.kind.empty()) {
-    return Status(Code::kCorrupt,
-                  "not a result of talaria-bench end-to-end, schemes, attest, fidelity or scaling");
+    return Status(
+        Code::kCorrupt,
+        "not a result of talaria-bench end-to-end, layer, schemes, attest, fidelity, scaling "
+        "or goals");
   }
   for (const char* key : kRuns) {
     if (json.contains(key) && json[key].is_number_integer()) results.runs = json[key];
@@ -213,7 +220,7 @@ Result<Results> ParseResults(std::string_view text) {
 Result<Comparison> CompareResults(const Results& before, const Results& after, bool any_machine) {
   Comparison out;
   TALARIA_RETURN_IF_ERROR(CheckComparable(before, after, any_machine, out.notes));
-  out.judged = before.exact || ChanceOfSeparation(before.runs, after.runs) <= kHighestChance;
+  out.judged = before.exact || EnoughRuns(before.runs, after.runs);
   if (!out.judged) {
     out.notes.push_back("nothing is judged: with " + std::to_string(before.runs) + " and " +
                         std::to_string(after.runs) +
@@ -227,7 +234,10 @@ Result<Comparison> CompareResults(const Results& before, const Results& after, b
       out.missing.push_back(metric.name);
       continue;
     }
-    out.changes.push_back(Judge(metric, *found->second, out.judged));
+    const bool own = metric.runs != 0 && found->second->runs != 0;
+    out.changes.push_back(
+        Judge(metric, *found->second,
+              out.judged && (!own || EnoughRuns(metric.runs, found->second->runs))));
     now.erase(found);
   }
   for (const auto& [name, metric] : now) out.added.push_back(name);

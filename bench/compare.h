@@ -27,6 +27,7 @@ struct Metric {
   double median = 0;
   bool has_interval = false;
   double low = 0, high = 0;
+  int runs = 0;  // its own number of runs; 0: the file's
 };
 
 struct Results {

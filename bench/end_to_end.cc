@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
 
-#include "bench/commands.h"
-#include "bench/pairs.h"
+#include "bench/measurements.h"
 #include "bench/streams.h"
 
 namespace talaria::bench {
@@ -23,18 +23,22 @@ void PrintCpu(const std::vector<Row>& rows) {
 }
 
 // The total of all streams, which batches their decoding: the case of a server with several users.
-Status AddStreams(const EndToEndOptions& options, Laboratory& lab, std::vector<Subject>& subjects) {
+Status AddStreams(const EndToEndOptions& options, Laboratory& lab, const Wanted& wanted,
+                  std::vector<Subject>& subjects) {
   const Setting& s = options.setting;
   for (const auto kind : {StreamWork::Kind::kDecode, StreamWork::Kind::kPrompt}) {
+    const bool decode = kind == StreamWork::Kind::kDecode;
+    const std::string name =
+        std::to_string(options.streams) + (decode ? " parallel streams" : " streams' prompts");
+    if (!wanted(name)) continue;
     const StreamWork work = SustainedStreams(kind, options.streams, s.pool_batches, options.prompt);
     const StreamWork probe{kind, work.streams, 1, std::min(work.tokens, 64)};
     TALARIA_ASSIGN_OR_RETURN(const int plain_threads, BetterThreads([&](int threads) {
                                return MeasurePlainStreams(s, probe, threads);
                              }));
-    const bool decode = kind == StreamWork::Kind::kDecode;
     subjects.push_back(
-        {std::to_string(options.streams) + (decode ? " parallel streams" : " streams' prompts"),
-         plain_threads, [s, work](int threads) { return MeasurePlainStreams(s, work, threads); },
+        {name, plain_threads,
+         [s, work](int threads) { return MeasurePlainStreams(s, work, threads); },
          [s, work, &lab](Sample& sample) { return MeasureMaskedStreams(s, lab, work, sample); }});
   }
   return OkStatus();
@@ -42,31 +46,41 @@ Status AddStreams(const EndToEndOptions& options, Laboratory& lab, std::vector<S
 
 }  // namespace
 
+Result<std::vector<Subject>> EndToEndSubjects(const EndToEndOptions& options, Laboratory& lab,
+                                              const Wanted& wanted) {
+  const Setting& s = options.setting;
+  const Workload decode = BurstDecode(), prompt = BurstPrompt(s.pool_batches, options.prompt);
+  // What is short decides plain llama.cpp's threads.
+  const std::vector<std::pair<Workload, const Workload*>> works = {
+      {SustainedDecode(s.pool_batches), &decode},
+      {SustainedPrompt(s.pool_batches, options.prompt), &prompt},
+      {decode, &decode},
+      {prompt, &prompt},
+      {{"first token", {"-p", "0", "-n", "0", "-pg", "128,1", "-r", "1"}}, &prompt},
+  };
+  std::map<const Workload*, int> threads;
+  std::vector<Subject> subjects;
+  for (const auto& [work, probe] : works) {
+    if (!wanted(work.name)) continue;
+    if (!threads.contains(probe)) {
+      TALARIA_ASSIGN_OR_RETURN(threads[probe], BetterThreads([&](int t) {
+                                 return MeasurePlain(s, s.model, *probe, t);
+                               }));
+    }
+    subjects.push_back(LlamaBenchSubject(s, s.model, lab, work, threads[probe]));
+  }
+  if (options.streams > 0) TALARIA_RETURN_IF_ERROR(AddStreams(options, lab, wanted, subjects));
+  return subjects;
+}
+
 Status EndToEnd(const EndToEndOptions& options) {
   const Setting& s = options.setting;
   TALARIA_RETURN_IF_ERROR(ProvisionIfAbsent(s));
-  const std::vector<Workload> works = {
-      SustainedDecode(s.pool_batches),
-      SustainedPrompt(s.pool_batches, options.prompt),
-      BurstDecode(),
-      BurstPrompt(s.pool_batches, options.prompt),
-      {"first token", {"-p", "0", "-n", "0", "-pg", "128,1", "-r", "1"}},
-  };
   TALARIA_ASSIGN_OR_RETURN(const auto lab, Laboratory::Start(s));
   std::fprintf(stderr, "Set up in %.1f s; %s\n", lab->setup_seconds(), DescribeChannel(s).c_str());
-
-  const auto better = [&s](const Workload& work) {
-    return BetterThreads([&](int threads) { return MeasurePlain(s, s.model, work, threads); });
-  };
-  TALARIA_ASSIGN_OR_RETURN(const int decode_threads, better(works[2]));
-  TALARIA_ASSIGN_OR_RETURN(const int prompt_threads, better(works[3]));
-  std::vector<Subject> subjects;
-  for (const Workload& work : works) {
-    const bool decode = work.name.starts_with("decode");
-    subjects.push_back(
-        LlamaBenchSubject(s, s.model, *lab, work, decode ? decode_threads : prompt_threads));
-  }
-  if (options.streams > 0) TALARIA_RETURN_IF_ERROR(AddStreams(options, *lab, subjects));
+  TALARIA_ASSIGN_OR_RETURN(
+      const std::vector<Subject> subjects,
+      EndToEndSubjects(options, *lab, [](const std::string&) { return true; }));
   TALARIA_ASSIGN_OR_RETURN(const std::vector<Row> rows, MeasurePairs(subjects, options.pairs));
 
   Json json = Circumstances(s);

@@ -1,8 +1,6 @@
 #include "bench/kernel_costs.h"
 
 #include <sys/random.h>
-#include <time.h>
-
 #include <atomic>
 #include <cstring>
 #include <memory>
@@ -22,31 +20,6 @@ namespace talaria::bench {
 namespace {
 
 constexpr int kDeltaLog2 = 18;
-
-double ThreadCpuSeconds() {
-  timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-// Seconds per call, times `scale`.
-template <class F>
-Summary TimeCalls(const Timing& timing, double scale, F call) {
-  call();
-  std::vector<double> samples;
-  for (int run = 0; run < timing.runs; ++run) {
-    const double start = ThreadCpuSeconds();
-    double elapsed = 0;
-    size_t calls = 0;
-    do {
-      call();
-      ++calls;
-      elapsed = ThreadCpuSeconds() - start;
-    } while (elapsed < timing.seconds);
-    samples.push_back(elapsed / static_cast<double>(calls) * scale);
-  }
-  return Summarise(std::move(samples));
-}
 
 // From seconds per call to calls a second.
 Summary Rate(const Summary& seconds, double per_call) {
@@ -104,23 +77,9 @@ void FourThousandVnni() {
 #endif
 
 Summary MeasureReading(const Timing& timing) {
-  typedef uint64_t Line __attribute__((vector_size(64)));
-  const size_t size = timing.cold_bytes;
-  const std::shared_ptr<int8_t> memory = gemm::AllocateWeights(size);
-  if (memory == nullptr) return {};
-  std::memset(memory.get(), 1, size);  // untouched pages are all one page of zeros
-  const Line* const lines = reinterpret_cast<const Line*>(memory.get());
-  const auto read = [lines, size] {
-    Line sums[2] = {};
-    for (size_t i = 0; i + 1 < size / sizeof(Line); i += 2) {
-      __builtin_prefetch(lines + i + 128, 0, 2);
-      __builtin_prefetch(lines + i + 129, 0, 2);
-      sums[0] ^= lines[i];
-      sums[1] ^= lines[i + 1];
-    }
-    Keep(sums);
-  };
-  return Rate(TimeCalls(timing, 1, read), static_cast<double>(size) * 1e-9);
+  const auto read = PrepareReading(timing.cold_bytes, timing.cold_bytes);
+  if (!read.ok()) return {};
+  return Rate(TimeCalls(timing, 1, *read), static_cast<double>(timing.cold_bytes) * 1e-9);
 }
 
 // Values do not matter to the time; canonical residues do to the contracts.
@@ -162,8 +121,10 @@ Status MakeModel(size_t d, size_t o, size_t cold_bytes, cvm::MaskedModel& model)
   return OkStatus();
 }
 
+// `self_test_ns`, unless null, is the self-test's part of the mean.
 Result<Summary> MeasureGeneration(cvm::MaskedModel& model, Isa isa, size_t batches,
-                                  std::span<const cvm::BatchRows> rows, const Timing& timing) {
+                                  std::span<const cvm::BatchRows> rows, const Timing& timing,
+                                  double* self_test_ns) {
   const auto entropy = [](std::span<uint8_t, 32> key) {
     return getrandom(key.data(), key.size(), 0) == static_cast<ssize_t>(key.size())
                ? OkStatus()
@@ -183,6 +144,8 @@ Result<Summary> MeasureGeneration(cvm::MaskedModel& model, Isa isa, size_t batch
     if (!made.ok()) status = made;
   });
   if (!status.ok()) return status;
+  if (self_test_ns != nullptr)
+    *self_test_ns = generator->self_test_seconds() * 1e9 / (elements * static_cast<double>(turn));
   return seconds;
 }
 
@@ -242,8 +205,10 @@ Result<CvmCosts> MeasureCvm(Isa isa, size_t d, size_t o, const Timing& timing) {
 
   CvmCosts costs;
   TALARIA_ASSIGN_OR_RETURN(costs.generate_four_ns,
-                           MeasureGeneration(model, isa, ring::kMaxBatchesPerPass, rows, timing));
-  TALARIA_ASSIGN_OR_RETURN(costs.generate_ns, MeasureGeneration(model, isa, 1, rows, timing));
+                           MeasureGeneration(model, isa, ring::kMaxBatchesPerPass, rows, timing,
+                                             &costs.self_test_four_ns));
+  TALARIA_ASSIGN_OR_RETURN(costs.generate_ns,
+                           MeasureGeneration(model, isa, 1, rows, timing, nullptr));
   FillResidues(masks.Expose());
   FillResidues(unmasks.Expose());
 
@@ -281,32 +246,63 @@ Result<CvmCosts> MeasureCvm(Isa isa, size_t d, size_t o, const Timing& timing) {
   return costs;
 }
 
-Result<Summary> MeasureProduct(Isa isa, size_t d, size_t o, size_t rows, const Timing& timing) {
+Result<Call> PrepareReading(size_t bytes, size_t cold_bytes) {
+  typedef uint64_t Line __attribute__((vector_size(64)));
+  const size_t pieces = std::max<size_t>(1, cold_bytes / bytes);
+  const std::shared_ptr<int8_t> memory = gemm::AllocateWeights(pieces * bytes);
+  if (memory == nullptr)
+    return Status(Code::kResourceExhausted, "no memory to measure reading with");
+  std::memset(memory.get(), 1, pieces * bytes);  // untouched pages are all one page of zeros
+  return Call([memory, bytes, pieces, turn = size_t{0}]() mutable {
+    const Line* const lines = reinterpret_cast<const Line*>(memory.get() + ++turn % pieces * bytes);
+    Line sums[2] = {};
+    for (size_t i = 0; i + 1 < bytes / sizeof(Line); i += 2) {
+      __builtin_prefetch(lines + i + 128, 0, 2);
+      __builtin_prefetch(lines + i + 129, 0, 2);
+      sums[0] ^= lines[i];
+      sums[1] ^= lines[i + 1];
+    }
+    Keep(sums);
+  });
+}
+
+Result<Call> PrepareProduct(Isa isa, size_t d, size_t o, size_t rows, size_t cold_bytes) {
   // 128 different columns, again and again.
   const size_t different = std::min<size_t>(o, 128);
-  std::vector<int8_t> weights = gemm::RandomWeights(different, d, 1);
-  const size_t count = timing.cold_bytes / (d * o) + 2;
-  std::vector<gemm::PackedWeights> copies;
+  const std::vector<int8_t> weights = gemm::RandomWeights(different, d, 1);
+  struct Inputs {
+    std::vector<gemm::PackedWeights> copies;
+    std::vector<uint8_t> planes, out, scratch;
+    gemm::ThreadTeam team{1};
+    size_t turn = 0;
+  };
+  const auto in = std::make_shared<Inputs>();
+  const size_t count = cold_bytes / (d * o) + 2;
   for (size_t i = 0; i < count; ++i) {
     TALARIA_ASSIGN_OR_RETURN(auto packed, gemm::PackedWeights::Create(isa, d, gemm::PadOutputs(o)));
     for (size_t column = 0; column < o; column += different) {
       TALARIA_RETURN_IF_ERROR(
           packed.SetColumns(column, std::span(weights).first(std::min(different, o - column) * d)));
     }
-    copies.push_back(std::move(packed));
+    in->copies.push_back(std::move(packed));
   }
-  const std::vector<uint8_t> planes = gemm::DigitPlanes(gemm::RandomResidues(rows, d, 2), d);
-  std::vector<uint8_t> out(rows * gemm::PadOutputs(o) * 6), scratch, expected(32 * 6);
-  gemm::ThreadTeam team(1);
-  gemm::Product(copies[0], planes, rows, out, scratch, team);
+  in->planes = gemm::DigitPlanes(gemm::RandomResidues(rows, d, 2), d);
+  in->out.resize(rows * gemm::PadOutputs(o) * 6);
+  std::vector<uint8_t> expected(32 * 6);
+  gemm::Product(in->copies[0], in->planes, rows, in->out, in->scratch, in->team);
   gemm::ReferenceProduct(std::span(weights).first(32 * d), d,
-                         Bytes(planes).first(gemm::kPlanes * gemm::PadInputs(d)), 1, expected);
-  if (!std::equal(expected.begin(), expected.end(), out.begin()))
+                         Bytes(in->planes).first(gemm::kPlanes * gemm::PadInputs(d)), 1, expected);
+  if (!std::equal(expected.begin(), expected.end(), in->out.begin()))
     return Status(Code::kInternal, "the product disagrees with the oracle");
-  size_t turn = 0;
-  return TimeCalls(timing, 1e6, [&] {
-    gemm::Product(copies[++turn % copies.size()], planes, rows, out, scratch, team);
+  return Call([in, rows] {
+    gemm::Product(in->copies[++in->turn % in->copies.size()], in->planes, rows, in->out,
+                  in->scratch, in->team);
   });
+}
+
+Result<Summary> MeasureProduct(Isa isa, size_t d, size_t o, size_t rows, const Timing& timing) {
+  TALARIA_ASSIGN_OR_RETURN(const Call call, PrepareProduct(isa, d, o, rows, timing.cold_bytes));
+  return TimeCalls(timing, 1e6, call);
 }
 
 double WireBytesUp(size_t d, size_t rows) {

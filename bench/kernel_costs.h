@@ -7,16 +7,11 @@
 #include <cstddef>
 
 #include "bench/statistics.h"
+#include "bench/time_calls.h"
 #include "talaria/base/cpu.h"
 #include "talaria/base/result.h"
 
 namespace talaria::bench {
-
-struct Timing {
-  int runs = 7;
-  double seconds = 0.01;                  // a run repeats its call for at least so long
-  size_t cold_bytes = size_t{160} << 20;  // calls rotate over so much: beyond a core's caches
-};
 
 struct MachineRates {
   Summary read_gb_per_second;  // one core, from memory
@@ -38,14 +33,21 @@ inline constexpr double kIfmaPerElement = (18 + 17.0 * 3 / 16 + 1 + 6 + 3) / 8;
 // outputs (check, unmask), of both together (generate: secrets, errors, M, U and the self-test).
 struct CvmCosts {
   Summary mask_ns, check_ns, unmask_ns;
-  Summary generate_ns;       // one batch in a pass over the hints, as with pools of two
-  Summary generate_four_ns;  // four, as when a pool is filled for the first time
+  Summary generate_ns;           // one batch in a pass over the hints, as with pools of two
+  Summary generate_four_ns;      // four, as when a pool is filled for the first time
+  double self_test_four_ns = 0;  // the self-test's part of it, on average
 };
 // o is a multiple of 32. kResourceExhausted: memory. kInternal: a kernel that disagrees with the
 // portable one.
 Result<CvmCosts> MeasureCvm(Isa isa, size_t d, size_t o, const Timing& timing);
 
-// Microseconds of one call of the cloud's product.
+// Reads `bytes` once from memory per call, the next ones at every call. kResourceExhausted.
+Result<Call> PrepareReading(size_t bytes, size_t cold_bytes);
+
+// The cloud's product of `rows` rows, with other weights at every call; compared with the oracle.
+// kResourceExhausted: memory. kInternal: a kernel that disagrees.
+Result<Call> PrepareProduct(Isa isa, size_t d, size_t o, size_t rows, size_t cold_bytes);
+// Microseconds of one such call. Errors as above.
 Result<Summary> MeasureProduct(Isa isa, size_t d, size_t o, size_t rows, const Timing& timing);
 
 // Bytes of a call on the wire, frame and header included, without TLS.

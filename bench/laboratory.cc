@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/provider.h"
+#include "bench/store_facts.h"
+#include "talaria/cvm/setup.h"
 
 namespace talaria::bench {
 namespace {
@@ -25,17 +27,26 @@ Result<Json> ReadJson(Background& process, double timeout_seconds) {
 
 }  // namespace
 
+Result<double> MeasureProvisioning(const Setting& setting) {
+  TALARIA_ASSIGN_OR_RETURN(
+      const Finished run,
+      RunProcess({setting.bin + "/talaria-cloud", "provision", setting.model, setting.store},
+                 setting.work + "/provision.log"));
+  return run.wall_seconds;
+}
+
 Status ProvisionIfAbsent(const Setting& setting) {
   if (std::filesystem::exists(setting.store + "/manifest.json")) return OkStatus();
   std::fprintf(stderr, "Provisioning %s\n", setting.model.c_str());
-  return RunProcess({setting.bin + "/talaria-cloud", "provision", setting.model, setting.store},
-                    setting.work + "/provision.log")
-      .status();
+  return MeasureProvisioning(setting).status();
 }
 
 Result<std::unique_ptr<Laboratory>> Laboratory::Start(const Setting& setting) {
   auto lab = std::unique_ptr<Laboratory>(new Laboratory);
   lab->setting_ = setting;
+  TALARIA_ASSIGN_OR_RETURN(const model::Manifest manifest, ReadManifest(setting.store));
+  TALARIA_RETURN_IF_ERROR(
+      CheckMemory(NeededMemory(manifest, setting.pool_batches), cvm::AvailableMemory()));
   Provider provider;
   std::string policy;
   std::vector<std::string> security;
@@ -93,6 +104,9 @@ Result<MaskedRun> Laboratory::Collect(const CpuSeconds& before) {
   run.bytes_received = reply.at("bytes_received");
   run.calls = reply.at("calls");
   run.rows = reply.at("rows");
+  run.mask_seconds = reply.at("mask_seconds");
+  run.check_seconds = reply.at("check_seconds");
+  run.unmask_seconds = reply.at("unmask_seconds");
   run.cvm_cpu_seconds = cvm_->Measure().cpu_seconds - before.cvm;
   run.cloud_cpu_seconds = cloud_->Measure().cpu_seconds - before.cloud;
   return run;
@@ -113,6 +127,10 @@ Result<MaskedRun> Laboratory::Run(const std::vector<std::string>& arguments) {
 
 Status Laboratory::StartServer(const std::vector<std::string>& arguments) {
   return Say(arguments, true);
+}
+
+double Laboratory::ResidentMib() const {
+  return cvm_->Measure().resident_mib + MemoryOf(cvm_->Grandchild()).resident_mib;
 }
 
 void Laboratory::BeginTimed() {

@@ -20,11 +20,14 @@ struct MaskedRun {
   double refill_seconds = 0;  // from its end until the pools were as full as before
   double child_cpu_seconds = 0, cvm_cpu_seconds = 0, cloud_cpu_seconds = 0;  // refilling included
   double bytes_sent = 0, bytes_received = 0, calls = 0, rows = 0;
+  // Of the session: what the CVM does to a row before it is sent and after it came back.
+  double mask_seconds = 0, check_seconds = 0, unmask_seconds = 0;
 };
 
 class Laboratory {
  public:
-  // Starts cloud and CVM side, waits until set up and the pools are full.
+  // Starts cloud and CVM side, waits until set up and the pools are full. kResourceExhausted: the
+  // store's model does not fit into this machine's memory.
   static Result<std::unique_ptr<Laboratory>> Start(const Setting& setting);
   // arguments[0] is a llama.cpp program; the model is added.
   Result<MaskedRun> Run(const std::vector<std::string>& arguments);
@@ -37,6 +40,8 @@ class Laboratory {
   double setup_seconds() const { return setup_seconds_; }
   Usage cvm() const { return cvm_->Measure(); }
   Usage cloud() const { return cloud_->Measure(); }
+  // Of the CVM's two processes, MiB; pages that both map are counted twice. While a server runs.
+  double ResidentMib() const;
   double hint_bytes_per_weight() const { return hint_bytes_per_weight_; }
   const std::string& memory_json() const {
     return memory_json_;
@@ -57,7 +62,9 @@ class Laboratory {
   std::string memory_json_;
 };
 
-// Runs talaria-cloud provision when the store is absent.
+// Runs talaria-cloud provision into setting.store, which is absent; its seconds.
+Result<double> MeasureProvisioning(const Setting& setting);
+// The same when the store is absent, and nothing otherwise.
 Status ProvisionIfAbsent(const Setting& setting);
 
 }  // namespace talaria::bench

@@ -12,9 +12,6 @@ using Json = nlohmann::json;
 constexpr int kBatchRows = 256;
 constexpr double kNoisy = 0.1;  // a spread beyond this is marked
 
-double Ratio(const Sample& s) { return s.talaria_speed / s.plain.tokens_per_second; }
-double CpuRatio(const Sample& s) { return (s.cvm_cpu + s.child_cpu) / s.plain.cpu; }
-
 Json ToJson(const Summary& s) {
   return {{"median", s.median}, {"min", s.min}, {"max", s.max}, {"spread", s.spread}};
 }
@@ -22,6 +19,13 @@ Json ToJson(const Summary& s) {
 const char* Mark(const Summary& s) { return s.spread > kNoisy ? "!" : " "; }
 
 }  // namespace
+
+double SpeedRatio(const Sample& sample) {
+  return sample.talaria_speed / sample.plain.tokens_per_second;
+}
+double CvmCpuRatio(const Sample& sample) {
+  return (sample.cvm_cpu + sample.child_cpu) / sample.plain.cpu;
+}
 
 Workload SustainedDecode(int pool_batches) {
   return {
@@ -96,7 +100,7 @@ Result<std::vector<Row>> MeasurePairs(const std::vector<Subject>& subjects, int 
       rows[i].samples.push_back(sample);
       std::fprintf(stderr, "pair %d/%d %-20s plain %8.1f, Talaria %8.1f tokens/s, ratio %.3f\n",
                    pair + 1, pairs, rows[i].name.c_str(), sample.plain.tokens_per_second,
-                   sample.talaria_speed, Ratio(sample));
+                   sample.talaria_speed, SpeedRatio(sample));
     }
   }
   return rows;
@@ -106,7 +110,7 @@ void PrintTable(const std::vector<Row>& rows, Json& json) {
   std::printf("%-20s %9s %9s %7s %9s %8s %9s\n", "tokens/s", "llama.cpp", "Talaria", "ratio",
               "spread", "CVM CPU", "spread");
   for (const Row& row : rows) {
-    const Summary ratio = row.Over(Ratio), cpu = row.Over(CpuRatio);
+    const Summary ratio = row.Over(SpeedRatio), cpu = row.Over(CvmCpuRatio);
     std::printf("%-20s %9.1f %9.1f %7.3f %6.1f %%%s %8.3f %6.1f %%%s\n", row.name.c_str(),
                 row.Over([](const Sample& s) { return s.plain.tokens_per_second; }).median,
                 row.Over([](const Sample& s) { return s.talaria_speed; }).median, ratio.median,
@@ -122,8 +126,8 @@ Json Row::ToJson() const {
           {"plain_tokens_per_second",
            summary([](const Sample& s) { return s.plain.tokens_per_second; })},
           {"talaria_tokens_per_second", summary([](const Sample& s) { return s.talaria_speed; })},
-          {"ratio", summary(Ratio)},
-          {"cvm_cpu_ratio", summary(CpuRatio)},
+          {"ratio", summary(SpeedRatio)},
+          {"cvm_cpu_ratio", summary(CvmCpuRatio)},
           {"cpu_ms_per_token",
            {{"plain", median([](const Sample& s) { return s.plain.cpu * 1e3; })},
             {"llama_child", median([](const Sample& s) { return s.child_cpu * 1e3; })},

@@ -42,6 +42,9 @@ struct Sample {
   double bytes_sent = 0, bytes_received = 0, calls = 0;  // per token
 };
 
+double SpeedRatio(const Sample& sample);   // Talaria's tokens/s over plain llama.cpp's
+double CvmCpuRatio(const Sample& sample);  // the CVM's two processes over plain llama.cpp
+
 // kUnavailable and kInternal, of the programs.
 Result<Speed> MeasurePlain(const Setting& setting, const std::string& model, const Workload& work,
                            int threads);

@@ -194,10 +194,9 @@ bool Background::ended() const {
          info.si_pid != 0;
 }
 
-Usage Background::Measure() const {
+Usage MemoryOf(pid_t pid) {
   Usage usage;
-  usage.cpu_seconds = CpuSecondsOf(pid_);
-  std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
   for (std::string line; std::getline(status, line);) {
     const auto value = [&] {
       return std::stod(line.substr(line.find_first_of("0123456789"))) / 1024;
@@ -205,6 +204,12 @@ Usage Background::Measure() const {
     if (line.rfind("VmHWM:", 0) == 0) usage.resident_peak_mib = value();
     if (line.rfind("VmRSS:", 0) == 0) usage.resident_mib = value();
   }
+  return usage;
+}
+
+Usage Background::Measure() const {
+  Usage usage = MemoryOf(pid_);
+  usage.cpu_seconds = CpuSecondsOf(pid_);
   return usage;
 }
 

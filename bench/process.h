@@ -32,6 +32,7 @@ Result<Finished> RunProcess(const std::vector<std::string>& arguments,
                             const std::string& error_log);
 
 double CpuSecondsOf(pid_t pid);  // user and system, until now; 0 without that process
+Usage MemoryOf(pid_t pid);       // its memory alone; zeros without that process
 
 // A process that is spoken to line by line on its standard input and output. Ended (SIGTERM, then
 // SIGKILL) at destruction.

@@ -122,6 +122,16 @@ Status Ask(const std::string& socket, const StreamWork& work) {
   return OkStatus();
 }
 
+// llama-server on the masked model, ready.
+Status StartMasked(const Setting& setting, Laboratory& lab, const StreamWork& work) {
+  const std::string socket = SocketOf(setting);
+  std::filesystem::remove(socket);
+  std::vector<std::string> arguments = ServerArguments(work, socket, 1);
+  arguments.insert(arguments.begin(), "llama-server");
+  TALARIA_RETURN_IF_ERROR(lab.StartServer(arguments));
+  return AwaitServer(socket);
+}
+
 double Tokens(const StreamWork& work) {
   return static_cast<double>(work.streams) * work.requests * work.tokens;
 }
@@ -151,19 +161,24 @@ Result<Speed> MeasurePlainStreams(const Setting& setting, const StreamWork& work
 
 Status MeasureMaskedStreams(const Setting& setting, Laboratory& lab, const StreamWork& work,
                             Sample& sample) {
-  const std::string socket = SocketOf(setting);
-  std::filesystem::remove(socket);
-  std::vector<std::string> arguments = ServerArguments(work, socket, 1);
-  arguments.insert(arguments.begin(), "llama-server");
-  TALARIA_RETURN_IF_ERROR(lab.StartServer(arguments));
-  TALARIA_RETURN_IF_ERROR(AwaitServer(socket));
+  TALARIA_RETURN_IF_ERROR(StartMasked(setting, lab, work));
   lab.BeginTimed();
   const auto start = Clock::now();
-  TALARIA_RETURN_IF_ERROR(Ask(socket, work));
+  TALARIA_RETURN_IF_ERROR(Ask(SocketOf(setting), work));
   const double seconds = Since(start);
   TALARIA_ASSIGN_OR_RETURN(const MaskedRun run, lab.EndServer());
   FillSample(run, Tokens(work), seconds + run.refill_seconds, sample);
   return OkStatus();
+}
+
+Result<double> MeasureMaskedMemory(const Setting& setting, Laboratory& lab,
+                                   const StreamWork& work) {
+  TALARIA_RETURN_IF_ERROR(StartMasked(setting, lab, work));
+  lab.BeginTimed();
+  TALARIA_RETURN_IF_ERROR(Ask(SocketOf(setting), work));
+  const double mib = lab.ResidentMib();
+  TALARIA_RETURN_IF_ERROR(lab.EndServer().status());
+  return mib;
 }
 
 }  // namespace talaria::bench

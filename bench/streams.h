@@ -26,6 +26,8 @@ Result<Speed> MeasurePlainStreams(const Setting& setting, const StreamWork& work
 // The same. In the time is, too, what it takes from the last answer until the pools are full.
 Status MeasureMaskedStreams(const Setting& setting, Laboratory& lab, const StreamWork& work,
                             Sample& sample);
+// Resident memory of the CVM's two processes, MiB, while llama-server still runs after this work.
+Result<double> MeasureMaskedMemory(const Setting& setting, Laboratory& lab, const StreamWork& work);
 
 }  // namespace talaria::bench
 

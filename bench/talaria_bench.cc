@@ -8,6 +8,7 @@
 
 #include "bench/analysis_commands.h"
 #include "bench/commands.h"
+#include "bench/goals.h"
 #include "talaria/base/log.h"
 
 namespace {
@@ -39,6 +40,7 @@ int main(int argc, char** argv) {
   bench::FidelityOptions fidelity;
   bench::SchemesOptions schemes;
   bench::ConnectionsOptions connections;
+  bench::GoalsOptions goals;
   fidelity.text = TALARIA_DEFAULT_TEXT;
   const auto common = [&](CLI::App* command, std::string& json, bool own_model = false) {
     if (!own_model) {
@@ -114,6 +116,23 @@ int main(int argc, char** argv) {
   l->footer(
       "With --work DIR the two GGUF files and the store stay there for the next "
       "run.\nExample:\n  talaria-bench layer --shape 8b --work /var/tmp/layer --json layer.json");
+  auto* g = app.add_subcommand(
+      "goals", "Every performance goal: what was measured, the goal, and whether it is reached");
+  common(g, goals.json);
+  pools(g);
+  auto* goal_pairs = g->add_option("--pairs", goals.pairs,
+                                   "Interleaved pairs, and runs of every other row; --quick: 1")
+                         ->check(CLI::Range(1, 1000))
+                         ->capture_default_str();
+  g->add_flag("--quick", goals.quick, "One pair, short kernel runs, no layer of 70B shapes");
+  g->add_option("--only", goals.only,
+                "These rows; a first part names all of its rows: decode, layer-8b")
+      ->type_name("ROW...")
+      ->delimiter(',');
+  g->add_option("--without", goals.without, "All rows but these")
+      ->type_name("ROW...")
+      ->delimiter(',');
+  g->footer(bench::kGoalsFooter);
   auto* f = app.add_subcommand("fidelity",
                                "Perplexity of plain llama.cpp and of Talaria on the same text");
   common(f, fidelity.json);
@@ -205,10 +224,17 @@ int main(int argc, char** argv) {
   setting.work = work;
   if (setting.store.empty()) setting.store = work + "/store";
   end_to_end.setting = layer.setting = fidelity.setting = schemes.setting = connections.setting =
-      setting;
+      goals.setting = setting;
   Status status;
+  int exit_code = 0;
   if (e->parsed()) status = bench::EndToEnd(end_to_end);
   if (l->parsed()) status = bench::Layer(layer);
+  if (g->parsed()) {
+    if (goals.quick && goal_pairs->empty()) goals.pairs = 1;
+    const Result<int> judged = bench::MeasureGoals(goals);
+    status = judged.status();
+    if (judged.ok()) exit_code = *judged;
+  }
   if (f->parsed()) status = bench::Fidelity(fidelity);
   if (c->parsed()) status = bench::Schemes(schemes);
   if (n->parsed() && connections.cvms >= connections.connections) {
@@ -225,6 +251,10 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "Logs are kept in %s\n", work.c_str());
     return ExitCode(status.code());
   }
-  if (temporary) std::filesystem::remove_all(work);
-  return 0;
+  if (temporary && exit_code != bench::kFailedExit) {
+    std::filesystem::remove_all(work);
+  } else if (temporary) {
+    std::fprintf(stderr, "Logs are kept in %s\n", work.c_str());
+  }
+  return exit_code;
 }

@@ -1,6 +1,5 @@
 #include <openssl/evp.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include <chrono>
 #include <memory>
@@ -15,12 +14,6 @@ namespace {
 
 constexpr size_t kRecordBytes = 16 << 10;
 constexpr int kTimeoutMs = 30000;
-
-double ThreadCpuSeconds() {
-  timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
 
 }  // namespace
 

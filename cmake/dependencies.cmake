@@ -32,6 +32,10 @@ if(TALARIA_BUILD_TESTS)
 endif()
 if(TALARIA_BUILD_BENCHMARKS)
   find_package(benchmark REQUIRED)
+  # Optional. Not by its CMake package: Debian's asks for OpenCL's headers, which nothing here needs.
+  find_path(ONEDNN_INCLUDE_DIR dnnl.hpp)
+  find_library(ONEDNN_LIBRARY dnnl)
+  find_package(OpenMP) # whose runtime library sets oneDNN's number of threads
 endif()
 
 if(TALARIA_CUDA)

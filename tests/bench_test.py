@@ -71,10 +71,33 @@ def plaintext_is_marked(bench):
 
 
 def wrong_usage(bench):
-    for arguments, word in ((("end-to-end", "--channel", "ring"), "ring"), (("layer", "--shape", "9b"), "9b"), (("end-to-end", "--streams", "65"), "65")):
+    for arguments, word in ((("end-to-end", "--channel", "ring"), "ring"), (("layer", "--shape", "9b"), "9b"), (("end-to-end", "--streams", "65"), "65"),
+                            (("goals", "--only", "speed"), "speed")):
         done = bench.run(*arguments)
         check(done.returncode == WRONG_USAGE, f"{arguments} ended with {done.returncode}")
         check(word in done.stderr and arguments[1] in done.stderr, f"{arguments} said {done.stderr!r}")
+
+
+def goals(bench):
+    """Each row that a tiny model has, by exit code, JSON and table; what was not asked for is not measured."""
+    out = bench.folder / "goals.json"
+    done = bench.run("goals", "--quick", "--model", bench.model, "--store", bench.folder / "store", "--pool-batches", 1, "--json", out,
+                     "--only", "decode", "cpu", "streams", "online", "provision", "setup", "memory", "--without", "cpu/prompt")
+    rows = json.loads(out.read_text())["goals"]
+    check(set(rows) == {"decode/same-host", "decode/unix", "decode/tcp", "streams", "cpu/decode", "online", "provision", "setup", "memory"},
+          f"the rows are {sorted(rows)}: {done.stderr[-800:]}")
+    for name, row in rows.items():
+        numbers = [value["median"] for value in row.values() if isinstance(value, dict)]
+        check(len(numbers) == 1 and numbers[0] > 0, f"{name} measured nothing: {row} {done.stderr[-800:]}")
+        reached = numbers[0] >= row["reach"] if row["better"] == "higher" else numbers[0] <= row["reach"]
+        check((row["verdict"] == "NOT REACHED") == (not reached), f"{name} is judged wrongly: {row}")
+        check(f"\n{name} " in done.stdout, f"{name} is not in the table")
+    # Two layers of (128 + 384) + (128 + 128) + (128 + 512) + (256 + 128), and the head's 128 + 320.
+    check("4032 elements a token" in rows["online"]["detail"], f"other elements: {rows['online']}")
+    missed = any(row["verdict"] == "NOT REACHED" for row in rows.values())
+    check(done.returncode == (1 if missed else 0), f"goals ended with {done.returncode}: {done.stdout} {done.stderr[-800:]}")
+    again = bench.run("compare", out, out)
+    check(again.returncode == 2 and "goals/decode/unix/ratio" in again.stdout, f"compare: {again.stdout} {again.stderr}")
 
 
 def compared(bench):
@@ -113,7 +136,7 @@ def analysis(bench):
 def main():
     with tempfile.TemporaryDirectory(prefix="talaria-bench-test-", dir="/tmp") as folder:
         bench = Bench(pathlib.Path(folder))
-        for part in (wrong_usage, attested_and_streams, plaintext_is_marked, compared, analysis):
+        for part in (wrong_usage, attested_and_streams, plaintext_is_marked, goals, compared, analysis):
             part(bench)
             print(f"passed {part.__name__}", flush=True)
 

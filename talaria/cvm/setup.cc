@@ -32,18 +32,6 @@ uint64_t Mapped(uint64_t bytes) {
   return ring::RoundUp(bytes, kPage);
 }
 
-// What the machine can give without swapping; no limit when it does not say.
-uint64_t AvailableMemory() {
-  std::ifstream info("/proc/meminfo");
-  std::string key;
-  uint64_t kib = 0;
-  while (info >> key >> kib) {
-    if (key == "MemAvailable:") return kib << 10;
-    info.ignore(1 << 10, '\n');
-  }
-  return UINT64_MAX;
-}
-
 Status CheckBudget(const MemoryPlan& plan, uint64_t budget) {
   const uint64_t needed = plan.hints + plan.public_matrices + plan.skeleton_data;
   const uint64_t limit = budget != 0 ? budget : AvailableMemory();
@@ -122,6 +110,17 @@ BatchExtent BatchExtentOf(uint32_t d_padded, uint32_t o_padded) {
   extent.bytes =
       extent.unmask_offset + ring::RoundUp(ring::RowPanelsBytes(o_padded) + ring::kSlack, kPage);
   return extent;
+}
+
+uint64_t AvailableMemory() {
+  std::ifstream info("/proc/meminfo");
+  std::string key;
+  uint64_t kib = 0;
+  while (info >> key >> kib) {
+    if (key == "MemAvailable:") return kib << 10;
+    info.ignore(1 << 10, '\n');
+  }
+  return UINT64_MAX;
 }
 
 MemoryPlan PlanMemory(const model::Manifest& manifest) {
