@@ -4,8 +4,9 @@
 // The rule. A metric has a median and an interval: the file's own 95 % interval of the median, or
 // all of its runs. It changed when the two intervals do not overlap. With [lowest, highest] of n
 // and m runs that happens to a metric that did not change, in one given direction, with probability
-// n! m! / (n + m)!: 1 in 3,432 for 7 and 7 runs. Files for which it is above 1 % are not judged.
-// Perplexities have no noise.
+// n! m! / (n + m)!: 1 in 3,432 for 7 and 7 runs. Files for which it is above 1 % are not judged,
+// nor is a metric that says itself that it had fewer runs than its file. Perplexities have no
+// noise.
 //
 // Runs of two sessions share no session: a machine that is busier today looks like slower code. So
 // the files carry controls (plain llama.cpp, TLS alone). When a control changed, absolute figures

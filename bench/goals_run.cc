@@ -229,7 +229,6 @@ class GoalsRun {
       if (row == "prompt") return any({"prompt", "cpu/prompt"});
       return row == std::to_string(kStreams) + " parallel streams" && any({"streams"});
     };
-    if (unix_socket && Find("online") != nullptr) TALARIA_RETURN_IF_ERROR(Online(*lab));
     TALARIA_ASSIGN_OR_RETURN(const auto subjects, EndToEndSubjects(e, *lab, wanted));
     TALARIA_ASSIGN_OR_RETURN(const std::vector<Row> rows, MeasurePairs(subjects, e.pairs));
     for (const Row& row : rows) {
@@ -246,7 +245,7 @@ class GoalsRun {
         SetRatios("streams", row, SpeedRatio);
       }
     }
-    return OkStatus();
+    return unix_socket && Find("online") != nullptr ? Online(*lab) : OkStatus();
   }
 
   // While decoding from full pools, so that nobody makes masks beside it.
@@ -316,9 +315,10 @@ const char* const kGoalsFooter =
     "product-256 needs a build that found oneDNN (Debian: libdnnl-dev), generate/avx512 a "
     "processor\n"
     "that has it, layer-70b 8 GB of memory and of disk.\n\n"
-    "With the defaults on 2 cores it takes an hour, half of it for layer-70b (3 pairs at most) and "
-    "a\n"
-    "quarter for layer-8b; --quick takes some 8 minutes and leaves layer-70b out.\n\n"
+    "With the defaults on 2 quiet cores it takes some 45 minutes by its sizes: 20 for layer-70b "
+    "(3\n"
+    "pairs at most), 10 for layer-8b, 12 for the other pairs. --quick takes 5 to 8 and leaves\n"
+    "layer-70b out.\n\n"
     "Exit codes: 0 every goal that was measured is reached; 1 some are not; 2 usage; 5 a "
     "measurement\n"
     "failed, or nothing could be measured. A row that this machine cannot measure says why, and\n"

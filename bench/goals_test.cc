@@ -104,6 +104,7 @@ TEST(Goals, TheTableSaysWhyThereIsNoNumber) {
       Without("provision", Code::kUnavailable, "a program failed")});
   const std::string table = testing::internal::GetCapturedStdout();
   EXPECT_THAT(table, HasSubstr("decode/unix                0.72    5.6 %"));
+  EXPECT_THAT(table, HasSubstr("setup                        31         -     1    <= 30"));
   EXPECT_THAT(table, HasSubstr(">= 0.5    0.9  reached\n"));
   EXPECT_THAT(table, HasSubstr("<= 30      8  NOT REACHED\n"));
   EXPECT_THAT(table, HasSubstr("not measured: this processor has no avx512\n"));

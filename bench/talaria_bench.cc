@@ -127,11 +127,9 @@ int main(int argc, char** argv) {
   g->add_flag("--quick", goals.quick, "One pair, short kernel runs, no layer of 70B shapes");
   g->add_option("--only", goals.only,
                 "These rows; a first part names all of its rows: decode, layer-8b")
-      ->type_name("ROW...")
+      ->type_name("ROW")
       ->delimiter(',');
-  g->add_option("--without", goals.without, "All rows but these")
-      ->type_name("ROW...")
-      ->delimiter(',');
+  g->add_option("--without", goals.without, "All rows but these")->type_name("ROW")->delimiter(',');
   g->footer(bench::kGoalsFooter);
   auto* f = app.add_subcommand("fidelity",
                                "Perplexity of plain llama.cpp and of Talaria on the same text");
@@ -248,7 +246,11 @@ int main(int argc, char** argv) {
 #endif
   if (!status.ok()) {
     LogError(status.ToString());
-    std::fprintf(stderr, "Logs are kept in %s\n", work.c_str());
+    if (temporary && std::filesystem::is_empty(work)) {
+      std::filesystem::remove(work);
+    } else {
+      std::fprintf(stderr, "Logs are kept in %s\n", work.c_str());
+    }
     return ExitCode(status.code());
   }
   if (temporary && exit_code != bench::kFailedExit) {
