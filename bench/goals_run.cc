@@ -182,7 +182,10 @@ class GoalsRun {
     for (int run = 0; run < options_.pairs; ++run) {
       TALARIA_ASSIGN_OR_RETURN(const auto lab, Laboratory::Start(s));
       seconds.push_back(lab->setup_seconds());
-      parts = lab->memory_json();
+      parts.clear();
+      const Json memory = Json::parse(lab->memory_json(), nullptr, false);
+      for (const auto& [name, mib] : memory.items())
+        parts += (parts.empty() ? "" : ", ") + name + " " + mib.dump();
       std::fprintf(stderr, "set-up %d/%d: %.1f s\n", run + 1, options_.pairs, seconds.back());
       if (Find("memory") == nullptr) continue;
       const StreamWork work{StreamWork::Kind::kPrompt, kStreams, 1, kPrompt};
