@@ -208,7 +208,7 @@ class GoalsRun {
       return cpu ? (s.cvm_cpu + s.child_cpu) * 1e3 : s.talaria_speed;
     };
     Set(name, samples,
-        Text("Talaria %.4g, llama.cpp %.4g %s, %d thread%s", row.Over(ours).median,
+        Text("Talaria %.5g, llama.cpp %.5g %s, %d thread%s", row.Over(ours).median,
              row.Over(plain).median, cpu ? "CPU ms a token" : "tokens/s", row.plain_threads,
              row.plain_threads == 1 ? "" : "s"));
   }

@@ -51,7 +51,7 @@ uint64_t NeededMemory(const model::Manifest& manifest, int pool_batches) {
   for (const model::Group& group : manifest.groups)
     for (const model::Matrix& matrix : group.matrices) weights += uint64_t{group.d} * matrix.o;
   return plan.hints + plan.public_matrices + plan.skeleton_data +
-         plan.pool_batch * static_cast<uint64_t>(pool_batches) + weights + (uint64_t{1} << 30);
+         plan.Pools(static_cast<uint64_t>(pool_batches)) + weights + (uint64_t{1} << 30);
 }
 
 Status CheckMemory(uint64_t needed, uint64_t available) {
