@@ -35,7 +35,7 @@ struct Config {
   // [tee]
   std::string report_folder = "/sys/kernel/config/tsm/report";  // Linux's configfs-tsm
   // [masks]
-  uint64_t pool_bytes = 0;  // 0: two batches per group
+  uint64_t pool_bytes = 0;  // 0: MemoryPlan::Pools()
   int fill_threads = 1;
   // [engine]
   std::string llama_server;  // default: the pinned build's

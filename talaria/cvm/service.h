@@ -56,7 +56,7 @@ struct MaskSupply {
 };
 using MaskFactory =
     std::function<Result<MaskSupply>(const MaskedModel&, const Config&, const Platform&)>;
-// The product's: MaskPool with config.pool_bytes, or two batches of every group.
+// The product's: MaskPool with config.pool_bytes, or MemoryPlan::Pools().
 Result<MaskSupply> MakeMaskPool(const MaskedModel& model, const Config& config,
                                 const Platform& platform);
 
