@@ -49,7 +49,7 @@ void StorePastCaches(uint8_t* to, const uint8_t* from, size_t bytes) {
   std::memcpy(to, from, bytes);
 #endif
 }
-// Before another thread may be told of what was stored.
+// Before another thread is told of what was stored, and before it is wiped.
 void FinishStores() {
 #if defined(__x86_64__)
   _mm_sfence();
@@ -159,7 +159,6 @@ struct BatchGenerator::Impl {
         StorePastCaches(to[b] + ring::RowPanelsOffset(0, c), pass.slice_rows[b],
                         ring::RowPanelsBytes(n));
     }
-    FinishStores();
     return OkStatus();
   }
 
@@ -236,6 +235,7 @@ Status BatchGenerator::Generate(uint32_t group_index, std::span<const BatchRows>
                 group_index < impl_->model.groups.size());
   const MaskedGroup& group = impl_->model.groups[group_index];
   const Status status = impl_->Make(group, batches, cancel);
+  FinishStores();
   impl_->secrets.Clear();
   impl_->scratch.Clear();
   if (!status.ok()) {
