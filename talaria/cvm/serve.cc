@@ -3,7 +3,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "talaria/base/log.h"
 #include "talaria/cvm/front.h"
 #include "talaria/cvm/gateway.h"
+#include "talaria/cvm/setup.h"
 #include "talaria/cvm/users.h"
 
 namespace talaria::cvm {
@@ -136,17 +136,6 @@ class ServerImpl final : public Server {
   std::thread gateway_thread_;
 };
 
-uint64_t MemAvailable() {
-  std::ifstream file("/proc/meminfo");
-  std::string name;
-  uint64_t kib = 0;
-  while (file >> name >> kib) {
-    if (name == "MemAvailable:") return kib << 10;
-    file.ignore(64, '\n');
-  }
-  return 0;
-}
-
 std::string Mib(uint64_t bytes) {
   char text[32];
   std::snprintf(text, sizeof text, "%10.1f MiB", static_cast<double>(bytes) / (1 << 20));
@@ -207,7 +196,7 @@ Result<ServePlan> PlanServe(const Config& config, bool simulated_tee) {
   // The skeleton is kept in memory and read into llama.cpp's own buffers.
   const uint64_t skeleton = 2 * plan.skeleton_data;
   const uint64_t needed = plan.hints + plan.public_matrices + pools + skeleton;
-  const uint64_t available = MemAvailable();
+  const uint64_t available = AvailableMemory();
   ServePlan out;
   out.text = "model                " + manifest.model_name + "\nidentity             " +
              ToHex(identity) + "\n";
