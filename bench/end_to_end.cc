@@ -63,8 +63,8 @@ Result<std::vector<Subject>> EndToEndSubjects(const EndToEndOptions& options, La
   for (const auto& [work, probe] : works) {
     if (!wanted(work.name)) continue;
     if (!threads.contains(probe)) {
-      TALARIA_ASSIGN_OR_RETURN(threads[probe], BetterThreads([&](int t) {
-                                 return MeasurePlain(s, s.model, *probe, t);
+      TALARIA_ASSIGN_OR_RETURN(threads[probe], BetterThreads([&s, &probe = *probe](int t) {
+                                 return MeasurePlain(s, s.model, probe, t);
                                }));
     }
     subjects.push_back(LlamaBenchSubject(s, s.model, lab, work, threads[probe]));

@@ -1,3 +1,5 @@
+#include <pthread.h>
+
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -39,7 +41,21 @@ std::optional<std::string> Setting(const char* name) {
 }
 
 // The GPU that this thread has chosen.
-thread_local int current = 0;
+// Not thread_local: the leak checker stumbles over that in a loaded library.
+pthread_key_t CurrentKey() {
+  static const pthread_key_t key = [] {
+    pthread_key_t made{};
+    if (pthread_key_create(&made, nullptr) != 0) std::abort();
+    return made;
+  }();
+  return key;
+}
+int Current() {
+  return static_cast<int>(reinterpret_cast<intptr_t>(pthread_getspecific(CurrentKey())));
+}
+void SetCurrent(int gpu) {
+  if (pthread_setspecific(CurrentKey(), reinterpret_cast<void*>(intptr_t{gpu})) != 0) std::abort();
+}
 
 // The same, unless it is another GPU's.
 std::optional<std::string> SettingOf(int gpu, const char* name) {
@@ -79,7 +95,7 @@ cudaError_t AliveLocked(int number) {
 }
 cudaError_t Alive() {
   const std::lock_guard lock(TheMachine().mutex);
-  return AliveLocked(current);
+  return AliveLocked(Current());
 }
 void Count(uint64_t FakeCudaCounts::*what) {
   const std::lock_guard lock(TheMachine().mutex);
@@ -124,20 +140,20 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int gpu) {
   return Alive();
 }
 cudaError_t cudaSetDevice(int gpu) {
-  current = gpu;
+  SetCurrent(gpu);
   return Alive();
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   const std::lock_guard lock(TheMachine().mutex);
-  *total = TotalBytes(current);
-  *free = *total - TheMachine().gpus[current].used;
-  return AliveLocked(current);
+  *total = TotalBytes(Current());
+  *free = *total - TheMachine().gpus[Current()].used;
+  return AliveLocked(Current());
 }
 cudaError_t FakeMalloc(void** to, size_t bytes, bool of_gpu) {
   const std::lock_guard lock(TheMachine().mutex);
-  Gpu& gpu = TheMachine().gpus[current];
-  if (AliveLocked(current) != cudaSuccess) return cudaErrorIllegalAddress;
-  if (of_gpu && bytes > TotalBytes(current) - gpu.used) return cudaErrorMemoryAllocation;
+  Gpu& gpu = TheMachine().gpus[Current()];
+  if (AliveLocked(Current()) != cudaSuccess) return cudaErrorIllegalAddress;
+  if (of_gpu && bytes > TotalBytes(Current()) - gpu.used) return cudaErrorMemoryAllocation;
   *to = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
   if (*to == nullptr) return cudaErrorMemoryAllocation;
   std::memset(*to, 0xc5, bytes);
@@ -156,7 +172,7 @@ cudaError_t cudaFree(void* memory) {
     }
   }
   std::free(memory);
-  return AliveLocked(current);
+  return AliveLocked(Current());
 }
 cudaError_t cudaFreeHost(void* memory) {
   std::free(memory);
@@ -173,7 +189,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   return Alive();
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new FakeStream{current, {}};
+  *stream = new FakeStream{Current(), {}};
   return Alive();
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
@@ -261,7 +277,7 @@ void Multiply(const ProductArgs& args) {
 }  // namespace
 
 cudaError_t PrepareKernels() {
-  return SettingOf(current, "no-code").has_value() ? cudaErrorNoKernelImageForDevice : Alive();
+  return SettingOf(Current(), "no-code").has_value() ? cudaErrorNoKernelImageForDevice : Alive();
 }
 cudaError_t StartProduct(const ProductArgs& args, int, cudaStream_t stream) {
   Count(&FakeCudaCounts::kernels);
