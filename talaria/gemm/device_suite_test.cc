@@ -1,11 +1,13 @@
 // One suite for every device: what each has to compute, whichever it is. $TALARIA_TEST_DEVICES, a
 // list with spaces, says which are tried: cpu (the default), cuda, cuda:1, cuda:0,1, ... and
 // cpu+cpu or cuda+cuda: such devices as one, where a machine has only one of them. One that is
-// named and not there is a failure.
+// named and not there is a failure. With $TALARIA_TEST_TIMES=1 the shapes of models are timed too,
+// once they were right, and tried with more rows.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <map>
 #include <sstream>
@@ -115,6 +117,20 @@ class EveryDevice : public ::testing::TestWithParam<std::string> {
           DigitPlanes(RandomResidues(rows, d, rows), d), rows);
   }
 
+  // Of one call after another, host to host, the median microseconds; five of them at least.
+  static double MedianUs(DeviceWeights& weights, const RowBlock& block) {
+    using Clock = std::chrono::steady_clock;
+    std::vector<double> us;
+    for (double total = 0; us.size() < 5 || (total < 1e5 && us.size() < 1000); total += us.back()) {
+      const auto start = Clock::now();
+      EXPECT_TRUE(weights.Multiply({&block, 1}).ok());
+      us.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
+    }
+    const auto middle = us.begin() + static_cast<ptrdiff_t>(us.size() / 2);
+    std::nth_element(us.begin(), middle, us.end());
+    return *middle;
+  }
+
   Device* device_ = nullptr;
 };
 
@@ -134,6 +150,42 @@ TEST_P(EveryDevice, OneTo1024Rows) {
 // Enough outputs that every kernel of a GPU has its turn, with a rest in every direction.
 TEST_P(EveryDevice, ManyOutputs) {
   for (size_t rows : {1, 7, 18, 35}) CheckRandom(70, 25600 + 40, rows);
+}
+
+// Every output of the first and the last row; then, if wanted, the time. The weights of one matrix,
+// again and again: on a processor small ones stay in its cache (product_benchmark has cold ones).
+TEST_P(EveryDevice, ShapesOfModels) {
+  const char* const wanted = std::getenv("TALARIA_TEST_TIMES");
+  const bool timed = wanted != nullptr && *wanted == '1';
+  if (timed)
+    std::printf("%-20s %13s %5s %10s %9s %9s\n", "device", "d x outputs", "rows", "call us",
+                "weights/s", "int8 ops/s");
+  for (const auto& [d, outputs] :
+       {std::pair<size_t, size_t>{576, 3072}, {1536, 576}, {4096, 6144}}) {
+    const auto weights = RandomWeights(outputs, d, d);
+    const auto resident = Resident(weights, d);
+    ASSERT_NE(resident, nullptr);
+    for (size_t rows : {1, 4, 16, 64, 256, 1024}) {
+      if (rows > (timed ? resident->max_rows() : 4)) break;
+      SCOPED_TRACE(std::to_string(d) + " x " + std::to_string(outputs) + ", rows " +
+                   std::to_string(rows));
+      const size_t in_row = kPlanes * PadInputs(d), out_row = outputs * 6;
+      const auto planes = DigitPlanes(RandomResidues(rows, d, rows), d);
+      std::vector<uint8_t> out(rows * out_row), expected(out_row);
+      const RowBlock block{planes, rows, out};
+      ASSERT_TRUE(resident->Multiply({&block, 1}).ok());
+      for (size_t row : {size_t{0}, rows - 1}) {
+        ReferenceProduct(weights, d, Bytes(planes).subspan(row * in_row, in_row), 1, expected);
+        ExpectSame(Bytes(out).subspan(row * out_row, out_row), expected, outputs);
+      }
+      if (!timed) continue;
+      const double us = MedianUs(*resident, block);
+      const double each = static_cast<double>(d * outputs);
+      std::printf("%-20s %5zu x %5zu %5zu %10.1f %7.1f G %7.2f T\n", GetParam().c_str(), d, outputs,
+                  rows, us, each / us * 1e-3, 12 * each * static_cast<double>(rows) / us * 1e-6);
+      std::fflush(stdout);
+    }
+  }
 }
 
 TEST_P(EveryDevice, LargestSums) {
