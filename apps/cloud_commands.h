@@ -15,6 +15,8 @@ Status RunProvision(cloud::ProvisionOptions options,
                     bool json);  // SIGINT, SIGTERM: kCancelled, nothing left behind
 Status RunInspect(const std::string& store, bool json);
 Status RunVerify(const std::string& store, bool json);
+// What --device can take here and, with a store, what each needs for its products.
+Status RunDevices(const std::string& store, int threads, bool json);
 // Makes the key file if there is none, and prints what CVMs pin.
 Status RunKey(const std::string& path, bool json);
 

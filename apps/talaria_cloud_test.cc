@@ -175,6 +175,32 @@ TEST_F(TalariaCloudTest, ServesNothingWithoutAttestation) {
   EXPECT_EQ(Run("serve --listen unix:socket --insecure-simulated-tee").code, 2);
 }
 
+TEST_F(TalariaCloudTest, ListsDevicesAndMeasuresThem) {
+  const std::string no_gpu = "TALARIA_CUDA_LIBRARY=/nonexistent.so {} ";
+  const Outcome text = Run(no_gpu + "devices");
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(text.out,
+              AllOf(HasSubstr("cpu ("), HasSubstr("no GPU: "), HasSubstr("/nonexistent")));
+  EXPECT_EQ(text.out.find("256 rows"), std::string::npos);
+
+  WriteStore();
+  const Outcome measured = Run(no_gpu + "devices store --threads 1");
+  EXPECT_EQ(measured.code, 0) << measured.err;
+  EXPECT_THAT(measured.out, AllOf(HasSubstr("1 threads"), HasSubstr("16 rows")));
+  const Outcome json = Run(no_gpu + "devices store --json");
+  const auto parsed = nlohmann::json::parse(json.out, nullptr, false);
+  ASSERT_TRUE(parsed.is_object()) << json.out;
+  ASSERT_EQ(parsed["devices"].size(), 1u);
+  EXPECT_EQ(parsed["devices"][0]["device"], "cpu");
+  EXPECT_EQ(parsed["devices"][0]["usable"], true);
+  EXPECT_EQ(parsed["devices"][0]["passes"][2]["rows"], 256);
+  EXPECT_GT(parsed["devices"][0]["passes"][2]["seconds"], 0.0);
+  EXPECT_THAT(parsed["no_gpu"].get<std::string>(), HasSubstr("/nonexistent"));
+
+  EXPECT_EQ(Run("devices nowhere").code, 2);
+  EXPECT_EQ(Run("devices --threads 0").code, 2);
+}
+
 TEST_F(TalariaCloudTest, KeyIsMadeOnceAndShown) {
   const Outcome made = Run("key provider.pem");
   ASSERT_EQ(made.code, 0) << made.err;

@@ -8,6 +8,7 @@
 
 #include "bench/provider.h"
 #include "bench/store_facts.h"
+#include "talaria/base/memory.h"
 #include "talaria/cvm/setup.h"
 
 namespace talaria::bench {
@@ -46,7 +47,7 @@ Result<std::unique_ptr<Laboratory>> Laboratory::Start(const Setting& setting) {
   lab->setting_ = setting;
   TALARIA_ASSIGN_OR_RETURN(const model::Manifest manifest, ReadManifest(setting.store));
   TALARIA_RETURN_IF_ERROR(
-      CheckMemory(NeededMemory(manifest, setting.pool_batches), cvm::AvailableMemory()));
+      CheckMemory(NeededMemory(manifest, setting.pool_batches), AvailableMemory()));
   Provider provider;
   std::string policy;
   std::vector<std::string> security;

@@ -9,6 +9,7 @@
 
 #include "talaria/base/bytes.h"
 #include "talaria/base/log.h"
+#include "talaria/base/memory.h"
 #include "talaria/cvm/front.h"
 #include "talaria/cvm/gateway.h"
 #include "talaria/cvm/setup.h"

@@ -1,11 +1,11 @@
 #include "talaria/cvm/setup.h"
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <string>
 
 #include "talaria/base/log.h"
+#include "talaria/base/memory.h"
 #include "talaria/cvm/setup_parts.h"
 #include "talaria/ring/layout.h"
 #include "talaria/ring/public_matrix.h"
@@ -110,17 +110,6 @@ BatchExtent BatchExtentOf(uint32_t d_padded, uint32_t o_padded) {
   extent.bytes =
       extent.unmask_offset + ring::RoundUp(ring::RowPanelsBytes(o_padded) + ring::kSlack, kPage);
   return extent;
-}
-
-uint64_t AvailableMemory() {
-  std::ifstream info("/proc/meminfo");
-  std::string key;
-  uint64_t kib = 0;
-  while (info >> key >> kib) {
-    if (key == "MemAvailable:") return kib << 10;
-    info.ignore(1 << 10, '\n');
-  }
-  return UINT64_MAX;
 }
 
 MemoryPlan PlanMemory(const model::Manifest& manifest) {

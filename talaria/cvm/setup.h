@@ -56,8 +56,6 @@ struct MemoryPlan {
   uint64_t Pools(uint64_t batches = 2) const { return batches * pool_batch + pool_spares; }
 };
 MemoryPlan PlanMemory(const model::Manifest& manifest);
-// Bytes that the machine can give without swapping; no limit when it does not say.
-uint64_t AvailableMemory();
 
 // What one batch of a group occupies in a pool: mask rows of d_padded and unmask rows of o_padded
 // columns.

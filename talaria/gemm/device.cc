@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "talaria/base/log.h"
+#include "talaria/base/memory.h"
 #include "talaria/gemm/product.h"
 
 namespace talaria::gemm {
@@ -21,7 +22,7 @@ class CpuDevice final : public Device {
   std::string name() const override {
     return "cpu (" + std::string(IsaName(isa_)) + ", " + std::to_string(team_.size()) + " threads)";
   }
-  std::vector<Memory> memory() const override { return {{"cpu", weight_bytes, std::nullopt}}; }
+  std::vector<Memory> memory() const override { return {{"cpu", weight_bytes, AvailableMemory()}}; }
   Result<std::unique_ptr<DeviceWeights>> CreateWeights(size_t d, size_t padded_outputs) override;
 
   std::atomic<uint64_t> weight_bytes{0};
@@ -95,6 +96,16 @@ class CpuWeights final : public DeviceWeights {
 };
 
 Result<std::unique_ptr<DeviceWeights>> CpuDevice::CreateWeights(size_t d, size_t padded_outputs) {
+  // Memory that is not there would be missed only when it is written, by the kernel's killer.
+  constexpr uint64_t kMebibyte = uint64_t{1} << 20;
+  const uint64_t available = AvailableMemory();
+  if (d != 0 && padded_outputs > available / d) {
+    return Status(Code::kResourceExhausted,
+                  "weights [" + std::to_string(padded_outputs) + ", " + std::to_string(d) +
+                      "] need " + std::to_string(padded_outputs * uint64_t{d} / kMebibyte) +
+                      " MiB, and this machine has " + std::to_string(available / kMebibyte) +
+                      " MiB left");
+  }
   TALARIA_ASSIGN_OR_RETURN(auto weights, PackedWeights::Create(isa_, d, padded_outputs));
   return std::unique_ptr<DeviceWeights>(std::make_unique<CpuWeights>(*this, std::move(weights)));
 }

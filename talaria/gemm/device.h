@@ -63,7 +63,7 @@ class Device {
   struct Memory {
     std::string device;  // "cpu", "cuda:0"
     uint64_t weight_bytes = 0;
-    std::optional<uint64_t> free_bytes;  // of a GPU's memory
+    std::optional<uint64_t> free_bytes;  // of its memory; none if it does not say
   };
   virtual std::vector<Memory> memory() const = 0;
   // Room for a group, all zero. kInvalidArgument for shapes that product.h does not allow;
