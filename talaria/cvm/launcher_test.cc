@@ -273,6 +273,23 @@ TEST_F(LauncherTest, OnlyTheNamedFilesCanBeOpened) {
   std::filesystem::remove_all(folder);
 }
 
+// Landlock keeps a file's bytes; modes, times and extended attributes are not its business, and
+// would carry what the child knows to the disk.
+TEST_F(LauncherTest, TheSandboxLeavesNoMarksOnFiles) {
+  if (!SandboxIsPossible()) GTEST_SKIP() << "this machine refuses a network namespace";
+  char folder[] = "/tmp/talaria-launcher-test.XXXXXX";
+  ASSERT_NE(mkdtemp(folder), nullptr);
+  const std::string file = std::string(folder) + "/file";
+  std::ofstream(file) << "kept";
+  ChildProgram program = Sandboxed({"marks", file});
+  program.readable = {TALARIA_LAUNCHER_TEST_CHILD, "/lib", "/lib64", "/usr/lib",
+                      "/etc/ld.so.cache"};
+  EXPECT_EQ(Run(program),
+            "mode=EPERM modeat=EPERM owner=EPERM times=EPERM attribute=EPERM removal=EPERM "
+            "cut=EPERM flags=EPERM orphan=EPERM ");
+  std::filesystem::remove_all(folder);
+}
+
 TEST_F(LauncherTest, TheSandboxHasNoCapabilitiesAndAFilter) {
   if (!SandboxIsPossible()) GTEST_SKIP() << "this machine refuses a network namespace";
   EXPECT_THAT(Run(Sandboxed({"describe"})),

@@ -5,20 +5,24 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/fs.h>
 #include <net/if.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <string>
@@ -98,6 +102,22 @@ void TryFiles(const char* allowed, const std::string& folder) {
   SayResult("elsewhere", bind(elsewhere, reinterpret_cast<sockaddr*>(&address), sizeof address));
 }
 
+// argv: a file of this user. What a file system keeps besides a file's bytes outlives the process,
+// too.
+void TryMarks(const char* file) {
+  SayResult("mode", chmod(file, 0644));
+  SayResult("modeat", fchmodat(AT_FDCWD, file, 0644, 0));
+  SayResult("owner", chown(file, getuid(), getgid()));
+  const timespec times[2] = {{1, 0}, {2, 0}};
+  SayResult("times", utimensat(AT_FDCWD, file, times, 0));
+  SayResult("attribute", setxattr(file, "user.talaria", "1", 1, 0));
+  SayResult("removal", removexattr(file, "user.talaria"));
+  SayResult("cut", truncate(file, 0));
+  int flags = 0;
+  SayResult("flags", ioctl(7, FS_IOC_SETFLAGS, &flags));
+  SayResult("orphan", prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0));
+}
+
 void Describe() {
   rlimit core{};
   getrlimit(RLIMIT_CORE, &core);
@@ -133,6 +153,8 @@ int main(int argc, char** argv) {
     TryForbidden();
   } else if (what == "files") {
     TryFiles(argv[2], argv[3]);
+  } else if (what == "marks") {
+    TryMarks(argv[2]);
   } else if (what == "describe") {
     Describe();
   } else if (what == "interfaces") {

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/fs.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -54,6 +55,30 @@ const char* const kDenied[] = {
     "rt_tgsigqueueinfo",
     // ways out: the child only ever listens
     "connect",
+    // what a file system keeps besides a file's bytes, which Landlock does not guard: it would
+    // outlive the process, on the host's disk
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "fchmodat2",
+    "chown",
+    "fchown",
+    "lchown",
+    "fchownat",
+    "utime",
+    "utimes",
+    "futimesat",
+    "utimensat",
+    "setxattr",
+    "lsetxattr",
+    "fsetxattr",
+    "setxattrat",
+    "removexattr",
+    "lremovexattr",
+    "fremovexattr",
+    "removexattrat",
+    "file_setattr",
+    "truncate",  // Landlock's from Linux 6.2 on
     // large or rarely tested interfaces of the kernel
     "io_uring_setup",
     "io_uring_enter",
@@ -233,8 +258,15 @@ Status InstallFilter() {
   const scmp_arg_cmp not_self = SCMP_A0_32(SCMP_CMP_NE, static_cast<uint32_t>(getpid()));
   add(refuse, "kill", &not_self, 1);
   add(refuse, "tgkill", &not_self, 1);
-  const scmp_arg_cmp inject = SCMP_A1_32(SCMP_CMP_EQ, TIOCSTI);
-  add(refuse, "ioctl", &inject, 1);
+  // It dies with the launcher, whatever it would rather do.
+  const scmp_arg_cmp death = SCMP_A0_32(SCMP_CMP_EQ, PR_SET_PDEATHSIG);
+  add(refuse, "prctl", &death, 1);
+  // Input for a terminal; flags and attributes of a file that is open for reading.
+  for (const uint32_t command : {uint32_t{TIOCSTI}, uint32_t{FS_IOC_SETFLAGS},
+                                 uint32_t{FS_IOC_FSSETXATTR}, uint32_t{FS_IOC_SETVERSION}}) {
+    const scmp_arg_cmp changes = SCMP_A1_32(SCMP_CMP_EQ, command);
+    add(refuse, "ioctl", &changes, 1);
+  }
   if (error == 0) check(seccomp_load(filter.get()));
   if (error != 0) return Refused("a seccomp filter", error);
   return OkStatus();
