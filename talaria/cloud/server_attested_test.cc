@@ -127,6 +127,11 @@ class Cvm {
     Send(Type::kAttest, Encode(claim));
     return Answer();
   }
+  // Whether the server ends the connection by itself.
+  bool IsClosed() {
+    const Result<wire::Frame> frame = connection_->Receive(kTimeoutMs);
+    return !frame.ok() && frame.status().message().find("no progress") == std::string::npos;
+  }
   // Whether weights can be had on this connection.
   bool HasWeights() {
     Send(Type::kFetch, Encode(wire::Fetch{{model::StreamKind::kWeights, 0}, 0, 16}));
@@ -441,6 +446,35 @@ TEST(AttestedServer, WhoIsAdmittedHasNoDeadline) {
   std::this_thread::sleep_for(std::chrono::milliseconds(3'200));
   EXPECT_TRUE(first.HasWeights());
   EXPECT_TRUE(second.HasWeights());
+}
+
+// Its time to be silent stays bounded when its admission ends between two requests: it is no
+// stranger, whose deadline would count instead.
+TEST(AttestedServer, WhoseAdmissionHasEndedMayNotStaySilentForEver) {
+  class LastMinute final : public CallObserver {
+   public:
+    void OnMultiply(uint64_t, const wire::MultiplyHeader&, Bytes) override { *seconds = 4000; }
+    std::atomic<int>* seconds = nullptr;
+  };
+  const TinyStore store(kShapes);
+  const auto observer = std::make_shared<LastMinute>();
+  ServerOptions options;
+  options.observer = observer;
+  options.idle_timeout_ms = 200;
+  AttestedServer server(store, true, options);
+  observer->seconds = &server.seconds;
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  Cvm cvm(server, key);
+  cvm.Greet();
+  ASSERT_EQ(cvm.Present(cvm.MakeClaim(cvm.Channel())).first, Type::kAttested);
+  uint8_t header[wire::kCallHeaderBytes];
+  EncodeTo(wire::MultiplyHeader{1, 0, 1}, header);
+  Buffer body(header, header + sizeof(header));
+  const Buffer planes = store.Planes(0, 1, 1);
+  body.insert(body.end(), planes.begin(), planes.end());
+  cvm.Send(Type::kMultiply, body);
+  ASSERT_EQ(cvm.Answer().first, Type::kProduct);
+  EXPECT_TRUE(cvm.IsClosed());
 }
 
 TEST(AttestedServer, StrangersCannotFillTheLog) {

@@ -94,8 +94,9 @@ bool Session::IsAttested() const {
 
 // False: the connection is over.
 bool Session::ServeOne() {
-  // For a stranger the deadline of its socket counts.
-  const int idle_timeout_ms = IsAttested() ? context_.idle_timeout_ms : 0;
+  // For a stranger the deadline of its socket counts. Who was admitted has none there, also when
+  // max_age is over.
+  const int idle_timeout_ms = socket_->admitted() ? context_.idle_timeout_ms : 0;
   const Result<wire::Frame> frame =
       connection_->Receive(idle_timeout_ms, context_.frame_timeout_ms);
   const std::lock_guard lock(replying_);

@@ -26,6 +26,7 @@ class StrangerTransport final : public Transport {
   void Extend(int timeout_ms);
   // The peer is known: no deadline any more. In the thread that receives.
   void Admit() { admitted_.store(true, std::memory_order_release); }
+  bool admitted() const { return admitted_.load(std::memory_order_acquire); }
 
  private:
   using Clock = std::chrono::steady_clock;
