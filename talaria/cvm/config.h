@@ -29,7 +29,7 @@ struct Config {
   int slots = 1;                  // requests at a time
   int threads = 1;                // of llama.cpp
   uint32_t max_body_bytes = 8u << 20;
-  bool prompt_cache = false;  // reuse of prompt prefixes, within one user; shows up as latency
+  bool prompt_cache = false;  // reuse of prompt prefixes, across users; shows up as latency
   // [tenant]
   std::string tenant_key;  // raw Ed25519 public key, 64 hex digits; mandatory unless both plaintext
   // [tee]

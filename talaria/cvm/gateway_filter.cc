@@ -136,7 +136,7 @@ Status Refused(const char* why) { return Status(Code::kInvalidArgument, why); }
 // outside strings. Whether the text is JSON at all is the parser's business.
 Status CheckBounds(std::string_view text) {
   std::array<size_t, kMaxJsonDepth + 1> keys{};
-  size_t depth = 0, values = 1;
+  size_t depth = 0, values = 1, searches = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -165,6 +165,9 @@ Status CheckBounds(std::string_view text) {
       case ':':
         if (++keys[depth] > kMaxJsonObjectKeys)
           return Refused("An object of the JSON body has too many keys.");
+        searches += keys[depth];
+        if (searches > kMaxJsonKeySearches)
+          return Refused("The JSON body has too many keys in large objects.");
         break;
       case ',':
         ++values;

@@ -61,8 +61,9 @@ struct FilterOptions {
 // Bounds of a body, checked before anything is built from it.
 inline constexpr size_t kMaxJsonDepth = 64;
 inline constexpr size_t kMaxJsonValues = size_t{1} << 19;  // a prompt may be an array of tokens
-inline constexpr size_t kMaxJsonObjectKeys =
-    1024;  // llama.cpp's ordered objects are searched linearly
+// Ordered objects, ours and llama.cpp's, are searched linearly for every key that is added.
+inline constexpr size_t kMaxJsonObjectKeys = 1024;
+inline constexpr size_t kMaxJsonKeySearches = size_t{1} << 22;  // keys passed, in all objects
 
 // The body that llama-server is sent: the same JSON object with the listed fields only, in their
 // order, re-encoded. kInvalidArgument: not a JSON object in UTF-8, or out of bounds; the message is

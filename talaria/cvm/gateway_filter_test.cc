@@ -197,6 +197,18 @@ TEST(GatewayFilterTest, BoundsHoldExactly) {
   EXPECT_THAT(Filtered(BodyKind::kCompletion, keys(kMaxJsonObjectKeys)), Not(HasSubstr("refused")));
   EXPECT_THAT(Filtered(BodyKind::kCompletion, keys(kMaxJsonObjectKeys + 1)),
               HasSubstr("too many keys"));
+  // Seven large objects, but not seven hundred: everybody waits while one body is parsed.
+  const auto objects = [](size_t count) {
+    std::string object = "{\"0\":0";
+    for (size_t i = 1; i < kMaxJsonObjectKeys; ++i) object += ",\"" + std::to_string(i) + "\":0";
+    std::string text = "{\"messages\":[" + object + "}";
+    for (size_t i = 1; i < count; ++i) text += "," + object + "}";
+    return text + "]}";
+  };
+  constexpr size_t kMost =
+      kMaxJsonKeySearches / (kMaxJsonObjectKeys * (kMaxJsonObjectKeys + 1) / 2);
+  EXPECT_THAT(Filtered(BodyKind::kChat, objects(kMost)), Not(HasSubstr("refused")));
+  EXPECT_THAT(Filtered(BodyKind::kChat, objects(kMost + 1)), HasSubstr("keys in large objects"));
   // Brackets, colons and commas inside strings do not count.
   EXPECT_THAT(Filtered(BodyKind::kCompletion, "{\"prompt\":\"" + std::string(kMaxJsonValues, ',') +
                                                   std::string(1000, '[') + "\\\"{\"}"),
