@@ -7,9 +7,9 @@
 // only with the simulated TEE and `server.plaintext`, accepted on a local socket of its own, in
 // plain HTTP and for everybody who reaches it.
 //
-//   client --> gateway_connection: parse, limits, time-outs --> gateway_filter: routes, fields -->
-//   a new request of its own client <-- status, content type, body piece by piece     <--
-//   llama-server's socket
+//   client --> gateway_connection: parse, time-outs --> gateway_admission: users, routes, limits,
+//   and gateway_filter: fields --> a new request of its own, to llama-server's socket
+//   client <-- status, content type, body piece by piece <-- llama-server's socket
 //
 // A request is parsed and made anew: no header of a client reaches llama-server (X-Conversation-Id
 // would keep the answer for anybody to fetch), and none of llama-server's but Content-Type reaches

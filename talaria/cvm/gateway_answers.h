@@ -1,23 +1,15 @@
-// Answers of the gateway's own: fixed text, never a byte of the request. Internal to the gateway.
+// Answers of the gateway's own as HTTP messages. Internal to the gateway.
 #ifndef TALARIA_CVM_GATEWAY_ANSWERS_H_
 #define TALARIA_CVM_GATEWAY_ANSWERS_H_
 
 #include <boost/beast/http/message.hpp>
-#include <boost/beast/http/status.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <string>
 #include <string_view>
 
+#include "talaria/cvm/gateway_admission.h"
+
 namespace talaria::cvm {
-
-namespace http = boost::beast::http;
-
-struct Problem {
-  http::status status;
-  const char* message;
-  const char* allow = nullptr;
-  int retry_after_s = 0;
-};
 
 inline const char* ErrorType(http::status status) {
   switch (status) {

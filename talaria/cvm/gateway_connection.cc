@@ -15,12 +15,11 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <variant>
 
-#include "talaria/cvm/answer_meter.h"
+#include "talaria/cvm/gateway_admission.h"
 #include "talaria/cvm/gateway_answers.h"
 #include "talaria/cvm/gateway_channel.h"
-#include "talaria/cvm/gateway_filter.h"
-#include "talaria/cvm/users.h"
 
 namespace talaria::cvm {
 namespace {
@@ -37,17 +36,8 @@ constexpr size_t kPieceBytes = 16 << 10;
 constexpr int kConnectTimeoutMs = 5'000;
 constexpr int kLingerMs = 1'000;  // for a client to take the last answer before the socket closes
 constexpr size_t kMaxLingerBytes = 1 << 20;  // of a refused body that are still swallowed
-constexpr int kMaxAttestations = 8;  // per connection; a client that knows its nonce needs one
 
 std::string_view View(beast::string_view text) { return {text.data(), text.size()}; }
-
-Digest HashOf(Sha256 hash, std::string_view body) {
-  hash.Update(AsBytes(body));
-  return hash.Finish();
-}
-
-// What a request is, once its header was read.
-enum class Kind { kRoute, kAttestation, kRevocations };
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
@@ -57,7 +47,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
         options_(options),
         counts_(counts),
         peer_(std::move(peer)),
-        client_(std::move(socket)) {
+        client_(std::move(socket)),
+        admission_(options, peer_.channel) {
     ++counts_.open;
   }
   ~Connection() {
@@ -76,7 +67,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // For the client's next step. A stranger has one deadline for all of them.
   void Expire(int timeout_ms) {
     const auto end = Clock::now() + milliseconds(timeout_ms);
-    client_.expires_at(is_stranger_ ? std::min(end, stranger_until_) : end);
+    client_.expires_at(admission_.is_stranger() ? std::min(end, stranger_until_) : end);
   }
 
   // --- A request comes in.
@@ -84,9 +75,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void AwaitRequest() {
     request_.emplace();
     request_->header_limit(kMaxHeaderBytes);
-    // Applied by AwaitBody(): until a route is known, a large body is not the first thing wrong.
+    // Applied by Do(ReadBody): until a route is known, a large body is not the first thing wrong.
     request_->body_limit(std::numeric_limits<uint64_t>::max());
-    kind_ = Kind::kRoute;
     if (received_.size() > 0) return ReadHeader();  // the client did not wait for the last answer
     Expire(options_.idle_timeout_ms);
     client_.async_read_some(received_.prepare(kPieceBytes), Then(&Connection::OnFirstBytes));
@@ -107,229 +97,89 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void OnHeader(Error error, size_t) {
     if (error) return OnReadError(error);
     keep_alive_ = request_->get().keep_alive();
-    const auto& header = request_->get();
-    const std::string_view method = View(header.method_string()), target = View(header.target());
-    std::shared_ptr<const tenant::Token> token;
-    if (peer_.channel) {
-      // Evidence comes before users. Who is not one learns nothing else, not even what exists.
-      if (target == kAttestationPath) return OnOwnRoute(Kind::kAttestation, method);
-      if (target == kRevocationsPath) return OnOwnRoute(Kind::kRevocations, method);
-      token = Authenticate();
-      if (!token) return Refuse({http::status::unauthorized, "A valid token is needed."});
-      is_stranger_ = false;
-    }
-    if (peer_.channel && target == kReceiptPath) return AnswerReceipt(method, *token);
-    // A receipt is of the last request of its connection, whatever became of it.
-    receipt_.reset();
-    if (target == "/healthz" || target == "/readyz")
-      return AnswerProbe(method, target == "/readyz");
-
-    const RouteMatch match = FindRoute(method, target);
-    if (!match.path_exists) return Refuse({http::status::not_found, "There is no such route."});
-    if (!match.route) {
-      return Refuse({http::status::method_not_allowed, "The route has another method.",
-                     method == "GET" || method == "HEAD" ? "POST" : "GET, POST"});
-    }
-    route_ = match.route;
-    if (!options_.ready())
-      return Refuse({http::status::service_unavailable, "The model is not ready."});
-    if (!BeginReceipt(token.get())) return;
-    if (token && !Admit(token)) return;
-    if (route_->body == BodyKind::kNone) {
-      if (!request_->is_done())
-        return Refuse({http::status::bad_request, "The route takes no body."});
-      return Forward({});
-    }
-    AwaitBody(options_.max_body_bytes);
+    Obey(admission_.OnHeader(Head()));
   }
 
-  void AwaitBody(uint64_t max_bytes) {
+  RequestHead Head() const {
     const auto& header = request_->get();
-    // Only what no web page can send across origins without asking.
-    if (!IsJsonType(View(header[http::field::content_type]))) {
-      return Refuse(
-          {http::status::unsupported_media_type, "The content type must be application/json."});
-    }
+    const auto field = [&header](auto name) {
+      return RequestHead::Field{header.count(name), View(header[name])};
+    };
     const auto length = request_->content_length();
-    if (length && *length > max_bytes) return OnReadError(http::error::body_limit);
-    request_->body_limit(max_bytes);
+    return {.method = View(header.method_string()),
+            .target = View(header.target()),
+            .content_type = View(header[http::field::content_type]),
+            .authorization = field(http::field::authorization),
+            .salt = field(beast::string_view(kSaltHeader.data(), kSaltHeader.size())),
+            .has_body = !request_->is_done(),
+            .content_length = length ? std::optional(*length) : std::nullopt};
+  }
+
+  // --- What was decided about it.
+
+  void Obey(Verdict verdict) {
+    std::visit([this](auto& decided) { Do(std::move(decided)); }, verdict);
+  }
+
+  void Do(const ReadBody& read) {
+    request_->body_limit(read.max_bytes);
     Expire(options_.body_timeout_ms);
-    if (beast::iequals(header[http::field::expect], "100-continue") && !request_->is_done()) {
+    if (beast::iequals(request_->get()[http::field::expect], "100-continue") &&
+        !request_->is_done()) {
       static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
       net::async_write(client_, net::buffer(kContinue), Then(&Connection::OnContinueWritten));
       return;
     }
-    ReadBody();
+    ReadRest();
   }
 
   void OnContinueWritten(Error error, size_t) {
     if (error) return Close();
-    ReadBody();
+    ReadRest();
   }
 
-  void ReadBody() { http::async_read(client_, received_, *request_, Then(&Connection::OnBody)); }
+  void ReadRest() { http::async_read(client_, received_, *request_, Then(&Connection::OnBody)); }
 
   void OnBody(Error error, size_t) {
     if (error) return OnReadError(error);
     const std::string received = std::move(request_->get().body());
     request_->get().body() = {};
-    if (receipt_)
-      receipt_->exchange.request = HashOf(attest::RequestHash(receipt_->salt), received);
-    if (kind_ == Kind::kAttestation) return Attest(received);
-    if (kind_ == Kind::kRevocations) return TakeRevocations(received);
-    uint64_t answers = 1;
-    Result<std::string> body =
-        FilterBody(route_->body, received, {.prompt_cache = options_.prompt_cache}, &answers);
-    if (!body.ok()) return Refuse({http::status::bad_request, body.status().message().c_str()});
-    meter_ = AnswerMeter(answers);
-    Forward(std::move(*body));
+    Obey(admission_.OnBody(received));
   }
 
   void OnReadError(Error error) {
-    if (error == http::error::body_limit)
-      return Refuse({http::status::payload_too_large, "The body is too large."});
+    if (error == http::error::body_limit) return Do(BodyTooLarge());
     if (error == http::error::header_limit)
-      return Refuse({http::status::request_header_fields_too_large, "The header is too large."});
+      return Do(Problem{http::status::request_header_fields_too_large, "The header is too large."});
     if (error == beast::error::timeout || error == http::error::end_of_stream ||
         error == http::error::partial_message)
       return Close();
     if (error.category() == make_error_code(http::error::end_of_stream).category())
-      return Refuse({http::status::bad_request, "This is not HTTP/1.1."});
+      return Do(Problem{http::status::bad_request, "This is not HTTP/1.1."});
     Close();
   }
 
-  // --- Over an attested channel: evidence, users and their limits.
-
-  void OnOwnRoute(Kind kind, std::string_view method) {
-    if (method != "POST")
-      return Refuse({http::status::method_not_allowed, "The route has another method.", "POST"});
-    kind_ = kind;
-    if (kind == Kind::kRevocations) return AwaitBody(kMaxRevocationsBodyBytes);
-    // The context is not known before.
-    if (!options_.ready())
-      return Refuse({http::status::service_unavailable, "The model is not ready."});
-    if (attestations_ == kMaxAttestations) {
-      return Refuse({http::status::too_many_requests, "This connection was attested often enough.",
-                     nullptr, 1});
-    }
-    AwaitBody(kMaxChallengeBytes);
-  }
-
-  void Attest(const std::string& body) {
-    const Result<Nonce> nonce = DecodeChallenge(body);
-    if (!nonce.ok()) return Refuse({http::status::bad_request, nonce.status().message().c_str()});
-    ++attestations_;
+  void Do(const MakeEvidence& wanted) {
     // A TEE may take seconds. The worker touches nothing of ours, and hands `self` back, so that
     // this dies in its own thread.
-    net::post(*peer_.workers, [channel = peer_.channel, nonce = *nonce, &io = io_,
+    net::post(*peer_.workers, [channel = peer_.channel, nonce = wanted.nonce, &io = io_,
                                self = shared_from_this()]() mutable {
       Result<attest::Claim> claim = channel->Attest(nonce);
-      net::post(io, [self = std::move(self), claim = std::move(claim)] { self->OnClaim(claim); });
+      net::post(io, [self = std::move(self), claim = std::move(claim)] {
+        self->Obey(self->admission_.OnClaim(claim));
+      });
     });
-  }
-
-  void OnClaim(const Result<attest::Claim>& claim) {
-    if (claim.ok()) return Answer(JsonResponse(http::status::ok, EncodeClaimAnswer(*claim)));
-    keep_alive_ = false;  // nobody goes on without evidence
-    Refuse({http::status::service_unavailable, "There is no evidence."});
-  }
-
-  void TakeRevocations(const std::string& body) {
-    const Result<std::vector<uint8_t>> list = DecodeRevocationsBody(body);
-    if (!list.ok()) return Refuse({http::status::bad_request, list.status().message().c_str()});
-    const Status taken = options_.users->TakeRevocations(*list);
-    if (taken.ok()) return Answer(JsonResponse(http::status::ok, R"({"taken":true})"));
-    if (taken.code() == Code::kInvalidArgument)
-      return Refuse({http::status::conflict, "A list at least as new is held."});
-    Refuse({http::status::forbidden, "The list is not the tenant's."});
-  }
-
-  // Null for everything but one header with a good token.
-  std::shared_ptr<const tenant::Token> Authenticate() const {
-    const auto& header = request_->get();
-    if (header.count(http::field::authorization) != 1) return nullptr;
-    const auto token = options_.users->Authenticate(View(header[http::field::authorization]),
-                                                    peer_.channel->client_key());
-    return token.ok() ? *token : nullptr;
-  }
-
-  // False: it is too much, and answered.
-  bool Admit(const std::shared_ptr<const tenant::Token>& token) {
-    Users::Admission admission = options_.users->Begin(token, route_->generates);
-    if (!admission.request) {
-      Refuse({http::status::too_many_requests, "A limit of this user is reached.", nullptr,
-              admission.retry_after_s});
-      return false;
-    }
-    admitted_ = std::move(admission.request);
-    meter_ = AnswerMeter();
-    return true;
-  }
-
-  // --- Receipts: digests of one exchange, which the client asked for by a salt.
-
-  // False: the salt is not one, and that is answered.
-  bool BeginReceipt(const tenant::Token* token) {
-    const auto& header = request_->get();
-    const beast::string_view name(kSaltHeader.data(), kSaltHeader.size());
-    const size_t salts = header.count(name);
-    if (salts == 0) return true;
-    attest::Salt salt;
-    if (!token || route_->body == BodyKind::kNone || salts != 1 ||
-        !FromHex(View(header[name]), salt)) {
-      Refuse({http::status::bad_request,
-              "A receipt is for a route with a body, by 64 lower-case hexadecimal digits."});
-      return false;
-    }
-    receipt_.emplace(PendingReceipt{.user = token->user,
-                                    .salt = salt,
-                                    .response = attest::ResponseHash(salt),
-                                    .exchange = {std::string(route_->path), 0, {}, {}},
-                                    .complete = false});
-    return true;
-  }
-
-  void CompleteReceipt() {
-    if (!receipt_) return;
-    receipt_->exchange.status = static_cast<uint16_t>(relayed_->result_int());
-    receipt_->exchange.response = receipt_->response.Finish();
-    receipt_->complete = true;
-  }
-
-  void AnswerReceipt(std::string_view method, const tenant::Token& token) {
-    if (method != "GET")
-      return Refuse({http::status::method_not_allowed, "The route has another method.", "GET"});
-    if (!request_->is_done())
-      return Refuse({http::status::bad_request, "The route takes no body."});
-    if (!receipt_ || !receipt_->complete || receipt_->user != token.user)
-      return Refuse(
-          {http::status::not_found, "The last answer of this connection has no receipt."});
-    const Result<std::vector<uint8_t>> receipt = peer_.channel->MakeReceipt(receipt_->exchange);
-    if (receipt.ok()) return Answer(JsonResponse(http::status::ok, EncodeReceiptAnswer(*receipt)));
-    if (receipt.status().code() == Code::kNotFound)
-      return Refuse({http::status::conflict, "This connection was not attested."});
-    Refuse({http::status::service_unavailable, "There is no receipt now."});
   }
 
   // --- Answers of our own.
 
-  void AnswerProbe(std::string_view method, bool readiness) {
-    if (method != "GET")
-      return Refuse({http::status::method_not_allowed, "The route has another method.", "GET"});
-    if (!request_->is_done())
-      return Refuse({http::status::bad_request, "The route takes no body."});
-    if (!readiness) return Answer(JsonResponse(http::status::ok, R"({"status":"ok"})"));
-    if (options_.ready()) return Answer(JsonResponse(http::status::ok, R"({"ready":true})"));
-    std::string body = R"({"ready":false)";
-    if (options_.stage) body += R"(,"stage":")" + options_.stage() + '"';
-    Answer(JsonResponse(http::status::service_unavailable, body + "}"));
-  }
-
   // An answer to a request whose body was not read: the connection cannot be used again.
-  void Refuse(Problem problem) {
-    if (!request_->is_done()) keep_alive_ = false;
+  void Do(const Problem& problem) {
+    if (problem.ends_connection || !request_->is_done()) keep_alive_ = false;
     Answer(ProblemResponse(problem));
   }
+
+  void Do(OwnAnswer answer) { Answer(JsonResponse(answer.status, std::move(answer.json))); }
 
   void Answer(http::response<http::string_body> response) {
     answer_.emplace(std::move(response));
@@ -347,14 +197,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // --- llama-server's answer. Each exchange has a connection of its own, which closing cancels.
 
-  void Forward(std::string body) {
-    forwarded_.emplace(http::string_to_verb({route_->method.data(), route_->method.size()}),
-                       beast::string_view(route_->path.data(), route_->path.size()), 11);
+  void Do(PassOn passed) {
+    const Route& route = *passed.route;
+    forwarded_.emplace(http::string_to_verb({route.method.data(), route.method.size()}),
+                       beast::string_view(route.path.data(), route.path.size()), 11);
     forwarded_->set(http::field::host, "localhost");
     forwarded_->set(http::field::accept, "*/*");
-    if (route_->body != BodyKind::kNone) {
+    if (route.body != BodyKind::kNone) {
       forwarded_->set(http::field::content_type, "application/json");
-      forwarded_->body() = std::move(body);
+      forwarded_->body() = std::move(passed.body);
     }
     forwarded_->keep_alive(false);
     forwarded_->prepare_payload();
@@ -431,8 +282,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       return Close();  // the missing end tells the client
     const size_t size = piece_.size() - response_->get().body().size;
     if (size == 0) return ReadPiece();
-    if (admitted_ && route_->generates) meter_.Add({piece_.data(), size});
-    if (receipt_) receipt_->response.Update(AsBytes({piece_.data(), size}));
+    admission_.OnPiece({piece_.data(), size});
     Expire(options_.write_timeout_ms);
     const auto data = net::const_buffer(piece_.data(), size);
     if (chunked_) {
@@ -459,7 +309,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void EndExchange() {
     CloseUpstream();
-    CompleteReceipt();
+    admission_.OnAnswerEnd(static_cast<uint16_t>(relayed_->result_int()));
     Finish();
   }
 
@@ -509,9 +359,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void EndRequest() {
     SetAnswering(false);
-    if (!admitted_) return;
-    admitted_->Charge(meter_.tokens());
-    admitted_.reset();
+    admission_.EndRequest();
   }
 
   void Finish() {
@@ -550,26 +398,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   ConnectionCounts& counts_;
   const AttestedPeer peer_;
   Stream client_;
+  RequestAdmission admission_;
   std::optional<Stream> upstream_;  // of the current exchange, or the closed one of the last
   beast::flat_buffer received_{kMaxHeaderBytes + kPieceBytes}, upstream_received_{64 << 10};
   std::optional<http::request_parser<http::string_body>> request_;
-  Kind kind_ = Kind::kRoute;
-  const Route* route_ = nullptr;  // of kRoute
   bool keep_alive_ = false;
-  bool is_stranger_ = peer_.channel != nullptr;  // until its first good token
   const Clock::time_point stranger_until_ =
       Clock::now() + milliseconds(options_.stranger_timeout_ms);
-  int attestations_ = 0;
-  std::unique_ptr<Users::Request> admitted_;  // a user's request that is not answered yet
-  AnswerMeter meter_;                         // with admitted_
-  struct PendingReceipt {
-    std::string user;
-    attest::Salt salt;
-    Sha256 response;
-    attest::Exchange exchange;
-    bool complete;  // the whole answer went out
-  };
-  std::optional<PendingReceipt> receipt_;  // of the last request, if it asked for one
   std::optional<http::response<http::string_body>> answer_;  // of our own
   // An exchange with llama-server.
   bool forwarding_ = false, answering_ = false, chunked_ = false;
