@@ -1,12 +1,11 @@
-#include <openssl/evp.h>
 #include <sys/socket.h>
 
 #include <chrono>
-#include <memory>
 #include <thread>
 #include <vector>
 
 #include "bench/kernel_costs.h"
+#include "talaria/base/openssl.h"
 #include "talaria/wire/connection.h"
 
 namespace talaria::bench {
@@ -49,8 +48,7 @@ CallCosts MeasureCall(size_t bytes_up, size_t bytes_down, const Timing& timing) 
 }
 
 Result<Summary> MeasureEncryption(const Timing& timing) {
-  const std::unique_ptr<EVP_CIPHER_CTX, decltype(&EVP_CIPHER_CTX_free)> context(
-      EVP_CIPHER_CTX_new(), EVP_CIPHER_CTX_free);
+  const Owned<EVP_CIPHER_CTX> context(EVP_CIPHER_CTX_new());
   const std::vector<uint8_t> key(32, 1), plain(kRecordBytes, 2);
   std::vector<uint8_t> nonce(12, 0), sealed(kRecordBytes), tag(16);
   std::vector<double> samples;

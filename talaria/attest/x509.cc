@@ -15,25 +15,12 @@
 #include <ctime>
 
 #include "talaria/attest/refusal.h"
+#include "talaria/base/openssl.h"
 
 namespace talaria::attest {
 namespace {
 
 constexpr size_t kMaxCrlBytes = 1 << 20;
-
-template <auto Free>
-struct Deleter {
-  template <class T>
-  void operator()(T* pointer) const {
-    Free(pointer);
-  }
-};
-template <class T, auto Free>
-using Owned = std::unique_ptr<T, Deleter<Free>>;
-
-using KeyPtr = Owned<EVP_PKEY, EVP_PKEY_free>;
-using X509Ptr = Owned<X509, X509_free>;
-using CrlPtr = Owned<X509_CRL, X509_CRL_free>;
 
 // OpenSSL's queue of errors belongs to the thread: what we leave there would confuse whoever reads
 // it next (a TLS connection, say).
@@ -76,7 +63,7 @@ std::string CommonName(const X509_NAME* name) {
   const int size =
       ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
   if (size < 0) return {};
-  const Owned<unsigned char, [](unsigned char* p) { OPENSSL_free(p); }> owned(text);
+  const Owned<unsigned char> owned(text);
   return {reinterpret_cast<const char*>(text), static_cast<size_t>(size)};
 }
 
@@ -107,7 +94,7 @@ bool DecodeBase64(std::string_view text, std::vector<uint8_t>& out) {
 // ---- keys ----
 
 struct PublicKey::Impl {
-  KeyPtr key;
+  Owned<EVP_PKEY> key;
 };
 
 Result<PublicKey> PublicKey::FromPoint(Curve curve, Bytes x_y, std::string_view reason) {
@@ -118,23 +105,21 @@ Result<PublicKey> PublicKey::FromPoint(Curve curve, Bytes x_y, std::string_view 
   }
   std::vector<uint8_t> point = {POINT_CONVERSION_UNCOMPRESSED};
   point.insert(point.end(), x_y.begin(), x_y.end());
-  const Owned<OSSL_PARAM_BLD, OSSL_PARAM_BLD_free> builder(OSSL_PARAM_BLD_new());
+  const Owned<OSSL_PARAM_BLD> builder(OSSL_PARAM_BLD_new());
   TALARIA_CHECK(builder != nullptr);
   TALARIA_CHECK(OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME,
                                                 GroupName(curve), 0) == 1);
   TALARIA_CHECK(OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY,
                                                  point.data(), point.size()) == 1);
-  const Owned<OSSL_PARAM, OSSL_PARAM_free> params(OSSL_PARAM_BLD_to_param(builder.get()));
-  const Owned<EVP_PKEY_CTX, EVP_PKEY_CTX_free> context(
-      EVP_PKEY_CTX_new_from_name(nullptr, "EC", nullptr));
+  const Owned<OSSL_PARAM> params(OSSL_PARAM_BLD_to_param(builder.get()));
+  const Owned<EVP_PKEY_CTX> context(EVP_PKEY_CTX_new_from_name(nullptr, "EC", nullptr));
   TALARIA_CHECK(params != nullptr && context != nullptr);
   EVP_PKEY* made = nullptr;
   bool good = EVP_PKEY_fromdata_init(context.get()) == 1 &&
               EVP_PKEY_fromdata(context.get(), &made, EVP_PKEY_PUBLIC_KEY, params.get()) == 1;
-  auto impl = std::make_shared<Impl>(Impl{KeyPtr(made)});
+  auto impl = std::make_shared<Impl>(Impl{Owned<EVP_PKEY>(made)});
   if (good) {
-    const Owned<EVP_PKEY_CTX, EVP_PKEY_CTX_free> check(
-        EVP_PKEY_CTX_new_from_pkey(nullptr, made, nullptr));
+    const Owned<EVP_PKEY_CTX> check(EVP_PKEY_CTX_new_from_pkey(nullptr, made, nullptr));
     good = check != nullptr && EVP_PKEY_public_check(check.get()) == 1;
   }
   if (!good) return Refuse(reason, ToHex(x_y), "a point of the curve");
@@ -149,11 +134,11 @@ bool PublicKey::VerifyEcdsa(Curve curve, Bytes message, Bytes r, Bytes s) const 
   if (!impl_ || r.size() != size || s.size() != size || !IsOnCurve(impl_->key.get(), curve)) {
     return false;
   }
-  const Owned<EC_GROUP, EC_GROUP_free> group(EC_GROUP_new_by_curve_name(GroupNid(curve)));
-  Owned<BIGNUM, BN_free> r_number(BN_bin2bn(r.data(), static_cast<int>(size), nullptr));
-  Owned<BIGNUM, BN_free> s_number(BN_bin2bn(s.data(), static_cast<int>(size), nullptr));
-  const Owned<ECDSA_SIG, ECDSA_SIG_free> signature(ECDSA_SIG_new());
-  const Owned<EVP_MD_CTX, EVP_MD_CTX_free> context(EVP_MD_CTX_new());
+  const Owned<EC_GROUP> group(EC_GROUP_new_by_curve_name(GroupNid(curve)));
+  Owned<BIGNUM> r_number(BN_bin2bn(r.data(), static_cast<int>(size), nullptr));
+  Owned<BIGNUM> s_number(BN_bin2bn(s.data(), static_cast<int>(size), nullptr));
+  const Owned<ECDSA_SIG> signature(ECDSA_SIG_new());
+  const Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
   TALARIA_CHECK(group != nullptr && r_number != nullptr && s_number != nullptr &&
                 signature != nullptr && context != nullptr);
   const BIGNUM* order = EC_GROUP_get0_order(group.get());
@@ -163,7 +148,7 @@ bool PublicKey::VerifyEcdsa(Curve curve, Bytes message, Bytes r, Bytes s) const 
   TALARIA_CHECK(ECDSA_SIG_set0(signature.get(), r_number.release(), s_number.release()) == 1);
   unsigned char* der = nullptr;
   const int der_size = i2d_ECDSA_SIG(signature.get(), &der);
-  const Owned<unsigned char, [](unsigned char* p) { OPENSSL_free(p); }> owned(der);
+  const Owned<unsigned char> owned(der);
   TALARIA_CHECK(der_size > 0);
   const EVP_MD* digest = curve == Curve::kP256 ? EVP_sha256() : EVP_sha384();
   return EVP_DigestVerifyInit(context.get(), nullptr, digest, nullptr, impl_->key.get()) == 1 &&
@@ -174,7 +159,7 @@ bool PublicKey::VerifyEcdsa(Curve curve, Bytes message, Bytes r, Bytes s) const 
 // ---- certificates ----
 
 struct Certificate::Impl {
-  X509Ptr x509;
+  Owned<X509> x509;
   std::vector<uint8_t> der;
   UnixTime not_before = 0;
   UnixTime not_after = 0;
@@ -193,7 +178,7 @@ Result<Certificate> Certificate::FromDer(Bytes der, std::string_view reason) {
   if (at != der.data() + der.size()) return Refuse(reason, "bytes behind a certificate");
   unsigned char* again = nullptr;
   const int size = i2d_X509(impl->x509.get(), &again);
-  const Owned<unsigned char, [](unsigned char* p) { OPENSSL_free(p); }> owned(again);
+  const Owned<unsigned char> owned(again);
   if (size < 0 || !std::equal(der.begin(), der.end(), again, again + size)) {
     return Refuse(reason, "a certificate that is not DER");
   }
@@ -250,7 +235,7 @@ Bytes Certificate::der() const { return impl_->der; }
 Digest Certificate::SpkiSha256() const {
   unsigned char* spki = nullptr;
   const int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(impl_->x509.get()), &spki);
-  const Owned<unsigned char, [](unsigned char* p) { OPENSSL_free(p); }> owned(spki);
+  const Owned<unsigned char> owned(spki);
   TALARIA_CHECK(size > 0);
   return Sha256Of({spki, static_cast<size_t>(size)});
 }
@@ -273,7 +258,7 @@ bool Certificate::IsIssuedNameOf(const Certificate& issuer) const {
 PublicKey Certificate::Key() const {
   PublicKey key;
   key.impl_ = std::make_shared<PublicKey::Impl>(
-      PublicKey::Impl{KeyPtr(X509_get_pubkey(impl_->x509.get()))});
+      PublicKey::Impl{Owned<EVP_PKEY>(X509_get_pubkey(impl_->x509.get()))});
   return key;
 }
 
@@ -290,7 +275,7 @@ bool Certificate::HasRsaKey(int bits) const {
 Result<std::optional<std::vector<uint8_t>>> Certificate::Extension(std::string_view oid,
                                                                    std::string_view reason) const {
   const ErrorQueueGuard guard;
-  const Owned<ASN1_OBJECT, ASN1_OBJECT_free> object(OBJ_txt2obj(std::string(oid).c_str(), 1));
+  const Owned<ASN1_OBJECT> object(OBJ_txt2obj(std::string(oid).c_str(), 1));
   TALARIA_CHECK(object != nullptr);
   const int at = X509_get_ext_by_OBJ(impl_->x509.get(), object.get(), -1);
   if (at < 0) return std::optional<std::vector<uint8_t>>();
@@ -324,10 +309,9 @@ bool Certificate::operator==(const Certificate& other) const {
 Status VerifyChain(const Certificate& leaf, std::span<const Certificate> intermediates,
                    const Certificate& root, UnixTime now, ChainOptions options) {
   const ErrorQueueGuard guard;
-  const Owned<X509_STORE, X509_STORE_free> store(X509_STORE_new());
-  const Owned<STACK_OF(X509), [](STACK_OF(X509) * s) { sk_X509_free(s); }> others(
-      sk_X509_new_null());
-  const Owned<X509_STORE_CTX, X509_STORE_CTX_free> context(X509_STORE_CTX_new());
+  const Owned<X509_STORE> store(X509_STORE_new());
+  const Owned<STACK_OF(X509)> others(sk_X509_new_null());
+  const Owned<X509_STORE_CTX> context(X509_STORE_CTX_new());
   TALARIA_CHECK(store != nullptr && others != nullptr && context != nullptr);
   TALARIA_CHECK(X509_STORE_add_cert(store.get(), root.impl_->x509.get()) == 1);
   for (const Certificate& one : intermediates) {
@@ -370,7 +354,7 @@ Status VerifyChain(const Certificate& leaf, std::span<const Certificate> interme
 // ---- revocation lists ----
 
 struct Crl::Impl {
-  CrlPtr crl;
+  Owned<X509_CRL> crl;
   UnixTime this_update = 0;
   std::optional<UnixTime> next_update;
 };
@@ -388,7 +372,7 @@ Result<Crl> Crl::FromDer(Bytes der, std::string_view reason) {
   if (at != der.data() + der.size()) return Refuse(reason, "bytes behind a revocation list");
   unsigned char* again = nullptr;
   const int size = i2d_X509_CRL(impl->crl.get(), &again);
-  const Owned<unsigned char, [](unsigned char* p) { OPENSSL_free(p); }> owned(again);
+  const Owned<unsigned char> owned(again);
   if (size < 0 || !std::equal(der.begin(), der.end(), again, again + size)) {
     return Refuse(reason, "a revocation list that is not DER");
   }
@@ -443,10 +427,10 @@ UnixTime Crl::next_update() const { return impl_->next_update.value_or(0); }
 
 std::optional<std::vector<uint8_t>> Crl::number() const {
   const ErrorQueueGuard guard;
-  const Owned<ASN1_INTEGER, ASN1_INTEGER_free> encoded(static_cast<ASN1_INTEGER*>(
+  const Owned<ASN1_INTEGER> encoded(static_cast<ASN1_INTEGER*>(
       X509_CRL_get_ext_d2i(impl_->crl.get(), NID_crl_number, nullptr, nullptr)));
   if (encoded == nullptr) return std::nullopt;
-  const Owned<BIGNUM, BN_free> number(ASN1_INTEGER_to_BN(encoded.get(), nullptr));
+  const Owned<BIGNUM> number(ASN1_INTEGER_to_BN(encoded.get(), nullptr));
   if (number == nullptr || BN_is_negative(number.get()) != 0) return std::nullopt;
   std::vector<uint8_t> out(static_cast<size_t>(BN_num_bytes(number.get())));
   BN_bn2bin(number.get(), out.data());

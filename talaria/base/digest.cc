@@ -1,17 +1,14 @@
 #include "talaria/base/digest.h"
 
-#include <openssl/evp.h>
-
-#include "talaria/base/result.h"
+#include "talaria/base/openssl.h"
 
 namespace talaria {
 
 struct Sha256::Impl {
-  EVP_MD_CTX* ctx = EVP_MD_CTX_new();
-  Impl() { TALARIA_CHECK(ctx != nullptr && EVP_DigestInit_ex(ctx, EVP_sha256(), nullptr) == 1); }
-  ~Impl() { EVP_MD_CTX_free(ctx); }
-  Impl(const Impl&) = delete;
-  Impl& operator=(const Impl&) = delete;
+  Owned<EVP_MD_CTX> ctx{EVP_MD_CTX_new()};
+  Impl() {
+    TALARIA_CHECK(ctx != nullptr && EVP_DigestInit_ex(ctx.get(), EVP_sha256(), nullptr) == 1);
+  }
 };
 
 Sha256::Sha256() : impl_(std::make_unique<Impl>()) {}
@@ -20,12 +17,12 @@ Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 
 void Sha256::Update(Bytes data) {
-  TALARIA_CHECK(EVP_DigestUpdate(impl_->ctx, data.data(), data.size()) == 1);
+  TALARIA_CHECK(EVP_DigestUpdate(impl_->ctx.get(), data.data(), data.size()) == 1);
 }
 
 Digest Sha256::Finish() {
   Digest out;
-  TALARIA_CHECK(EVP_DigestFinal_ex(impl_->ctx, out.data(), nullptr) == 1);
+  TALARIA_CHECK(EVP_DigestFinal_ex(impl_->ctx.get(), out.data(), nullptr) == 1);
   return out;
 }
 

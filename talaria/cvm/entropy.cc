@@ -2,13 +2,11 @@
 
 #include <errno.h>
 #include <openssl/core_names.h>
-#include <openssl/kdf.h>
 #include <openssl/params.h>
 #include <sys/random.h>
 
 #include <atomic>
 #include <cstring>
-#include <memory>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -17,6 +15,7 @@
 
 #include "talaria/base/bytes.h"
 #include "talaria/base/log.h"
+#include "talaria/base/openssl.h"
 #include "talaria/base/secret.h"
 
 namespace talaria::cvm {
@@ -61,8 +60,7 @@ Status Hkdf(Bytes input, std::string_view domain, std::span<uint8_t, 32> out) {
   // Looked up once per process: a search through OpenSSL's providers for every batch would cost
   // more than the rest.
   static EVP_KDF* const kdf = EVP_KDF_fetch(nullptr, "HKDF", nullptr);
-  const std::unique_ptr<EVP_KDF_CTX, void (*)(EVP_KDF_CTX*)> context(EVP_KDF_CTX_new(kdf),
-                                                                     EVP_KDF_CTX_free);
+  const Owned<EVP_KDF_CTX> context(EVP_KDF_CTX_new(kdf));
   if (kdf == nullptr || context == nullptr) return Status(Code::kInternal, "OpenSSL has no HKDF");
   char digest[] = "SHA256";
   OSSL_PARAM parameters[] = {

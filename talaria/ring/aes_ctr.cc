@@ -1,11 +1,9 @@
 #include "talaria/ring/aes_ctr.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <cstring>
 
-#include "talaria/base/result.h"
+#include "talaria/base/openssl.h"
 
 namespace talaria::ring {
 namespace {
@@ -19,10 +17,6 @@ const EVP_CIPHER* Aes256Ctr() {
   return cipher;
 }
 
-struct FreeContext {
-  void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }  // wipes it
-};
-
 void FirstBlock(uint64_t iv_high, uint8_t block[16]) {
   for (int i = 0; i < 8; ++i) block[i] = static_cast<uint8_t>(iv_high >> (56 - 8 * i));
   std::memset(block + 8, 0, 8);
@@ -32,7 +26,7 @@ void FirstBlock(uint64_t iv_high, uint8_t block[16]) {
 
 // OpenSSL fails here only without memory or without AES; neither leaves anything to go on with.
 struct AesCtrStream::Impl {
-  std::unique_ptr<EVP_CIPHER_CTX, FreeContext> context{EVP_CIPHER_CTX_new()};
+  Owned<EVP_CIPHER_CTX> context{EVP_CIPHER_CTX_new()};
 };
 
 AesCtrStream::AesCtrStream(std::span<const uint8_t, 32> key, uint64_t iv_high)

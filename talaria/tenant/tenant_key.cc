@@ -1,40 +1,18 @@
 #include "talaria/tenant/tenant_key.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
 #include <openssl/pem.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <vector>
 
 #include "talaria/base/file.h"
-#include "talaria/base/secret.h"
+#include "talaria/base/openssl.h"
+#include "talaria/base/private_key_file.h"
 
 namespace talaria::tenant {
 namespace {
 
 constexpr uint64_t kMaxPemBytes = 4 << 10;  // a key has 119 bytes
-
-struct OpenSslFree {
-  void operator()(EVP_PKEY* p) const { EVP_PKEY_free(p); }
-  void operator()(EVP_MD_CTX* p) const { EVP_MD_CTX_free(p); }
-  void operator()(BIO* p) const { BIO_free(p); }
-};
-template <class T>
-using Owned = std::unique_ptr<T, OpenSslFree>;
-
-// The library's own words, never bytes of the key; empties the error queue.
-Status OpenSslFailed(std::string_view what) {
-  const char* reason = ERR_reason_error_string(ERR_peek_error());
-  ERR_clear_error();
-  return Status(Code::kResourceExhausted,
-                std::string(what) + ": " + (reason != nullptr ? reason : "no cause given"));
-}
 
 std::vector<uint8_t> Join(std::string_view domain, Bytes message) {
   std::vector<uint8_t> out;
@@ -43,18 +21,6 @@ std::vector<uint8_t> Join(std::string_view domain, Bytes message) {
   writer.Raw(AsBytes(domain));
   writer.Raw(message);
   return out;
-}
-
-Status CheckPrivate(const Fd& fd) {
-  struct stat info {};
-  if (fstat(fd.get(), &info) != 0) return Status(Code::kIo, "fstat failed");
-  if ((info.st_mode & 077) != 0) {
-    return Status(Code::kInvalidArgument,
-                  "others than its owner may use this private key (chmod 600)");
-  }
-  if (info.st_uid != geteuid() && info.st_uid != 0)
-    return Status(Code::kInvalidArgument, "the private key belongs to another user");
-  return OkStatus();
 }
 
 // Instead of asking somebody at a terminal.
@@ -177,37 +143,14 @@ Result<TenantKey> TenantKey::Generate() {
 }
 
 Result<TenantKey> TenantKey::FromPemFile(const std::string& path) {
-  TALARIA_ASSIGN_OR_RETURN(const Fd fd, OpenForReading(path));
-  if (Status s = CheckPrivate(fd); !s.ok()) return s.Annotate(path);
-  TALARIA_ASSIGN_OR_RETURN(const uint64_t size, FileSize(fd));
-  if (size > kMaxPemBytes) return Status(Code::kCorrupt, path + ": too large for a key");
-  std::vector<uint8_t> pem(size);
-  Status status = ReadAt(fd, 0, pem);
-  Result<Owned<EVP_PKEY>> key = status.ok() ? DecodePem(pem) : status;
-  Wipe(pem.data(), pem.size());
+  TALARIA_ASSIGN_OR_RETURN(const SecretBytes pem, ReadPrivateKeyFile(path, kMaxPemBytes));
+  Result<Owned<EVP_PKEY>> key = DecodePem(pem.bytes);
   if (!key.ok()) return key.status().Annotate(path);
   return Impl::Create(std::move(key).value());
 }
 
 Status TenantKey::ToPemFile(const std::string& path) const {
-  const Owned<BIO> bio(BIO_new(BIO_s_secmem()));  // wiped when it is freed
-  char* pem = nullptr;
-  if (bio == nullptr || PEM_write_bio_PKCS8PrivateKey(bio.get(), impl_->key.get(), nullptr, nullptr,
-                                                      0, nullptr, nullptr) != 1) {
-    return OpenSslFailed("encoding a private key");
-  }
-  const auto size = static_cast<size_t>(BIO_get_mem_data(bio.get(), &pem));
-  const Fd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!fd.valid()) return Status(Code::kIo, path + ": " + std::strerror(errno));
-  Status status = WriteAt(fd, 0, AsBytes({pem, size}));
-  if (status.ok()) status = Sync(fd);
-  if (status.ok()) {
-    const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-    status = SyncDirectory(folder.empty() ? "." : folder.string());
-  }
-  if (status.ok()) return status;
-  (void)unlink(path.c_str());  // no half key
-  return status.Annotate(path);
+  return WritePrivateKeyFile(path, impl_->key.get());
 }
 
 const PublicKey& TenantKey::public_key() const { return impl_->public_key; }

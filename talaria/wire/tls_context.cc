@@ -101,12 +101,6 @@ std::vector<uint8_t> Der(Encode encode) {
 
 }  // namespace
 
-std::string TakeOpenSslError() {
-  const char* reason = ERR_reason_error_string(ERR_peek_error());
-  ERR_clear_error();
-  return reason != nullptr ? reason : "no cause given";
-}
-
 std::vector<uint8_t> SpkiOf(const X509* certificate) {
   // As it was sent, not as OpenSSL would write the key that it has decoded.
   const X509_PUBKEY* spki = X509_get_X509_PUBKEY(certificate);
@@ -128,9 +122,8 @@ bool IsP256Spki(Bytes spki) {
 
 Result<Owned<SSL_CTX>> MakeTlsContext(EVP_PKEY* key, X509* certificate) {
   Owned<SSL_CTX> ctx(SSL_CTX_new(TLS_method()));
-  if (ctx == nullptr || !Configure(ctx.get(), key, certificate)) {
-    return Status(Code::kResourceExhausted, "the TLS context: " + TakeOpenSslError());
-  }
+  if (ctx == nullptr || !Configure(ctx.get(), key, certificate))
+    return OpenSslFailed("the TLS context");
   return ctx;
 }
 

@@ -1,37 +1,17 @@
-// What tls_key.cc and tls.cc share: OpenSSL's objects with owners, and the one configuration of
-// TLS. The only header of this folder that includes OpenSSL's; nothing but tls*.cc includes it.
+// What tls_key.cc and tls.cc share: the one configuration of TLS. The only header of this folder
+// that includes OpenSSL's; nothing but tls*.cc includes it.
 #ifndef TALARIA_WIRE_TLS_CONTEXT_H_
 #define TALARIA_WIRE_TLS_CONTEXT_H_
 
-#include <openssl/bio.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/ssl.h>
-#include <openssl/x509.h>
-
-#include <memory>
 #include <string>
+#include <vector>
 
 #include "talaria/base/digest.h"
+#include "talaria/base/openssl.h"
 #include "talaria/base/result.h"
 #include "talaria/wire/tls.h"
 
 namespace talaria::wire {
-
-struct OpenSslFree {
-  void operator()(BIO* p) const { BIO_free(p); }
-  void operator()(EVP_PKEY* p) const { EVP_PKEY_free(p); }
-  void operator()(EVP_PKEY_CTX* p) const { EVP_PKEY_CTX_free(p); }
-  void operator()(SSL* p) const { SSL_free(p); }
-  void operator()(SSL_CTX* p) const { SSL_CTX_free(p); }
-  void operator()(X509* p) const { X509_free(p); }
-};
-template <class T>
-using Owned = std::unique_ptr<T, OpenSslFree>;
-
-// The cause of this thread's last OpenSSL failure, in OpenSSL's own words (never a peer's); empties
-// the error queue.
-std::string TakeOpenSslError();
 
 // SubjectPublicKeyInfo of a certificate or key, DER; empty on failure.
 std::vector<uint8_t> SpkiOf(const X509* certificate);

@@ -1,17 +1,11 @@
 #include "talaria/wire/tls_key.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <openssl/ecdsa.h>
 #include <openssl/pem.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <vector>
 
 #include "talaria/base/file.h"
-#include "talaria/base/secret.h"
+#include "talaria/base/private_key_file.h"
 #include "talaria/wire/tls_context.h"
 
 namespace talaria::wire {
@@ -20,19 +14,6 @@ namespace {
 constexpr uint64_t kMaxPemBytes = 16 << 10;  // a key has 0.3 KiB, a certificate of anybody's 2
 constexpr long kTenYears = 10L * 365 * 24 * 3600;
 constexpr long kOneDay = 24L * 3600;  // for clocks that are behind ours
-
-Status OpenSslFailed(std::string_view what) {
-  return Status(Code::kResourceExhausted, std::string(what) + ": " + TakeOpenSslError());
-}
-
-// Wiped with its end.
-struct SecretBytes {
-  std::vector<uint8_t> bytes;
-  SecretBytes() = default;
-  SecretBytes(const SecretBytes&) = delete;
-  SecretBytes& operator=(const SecretBytes&) = delete;
-  ~SecretBytes() { Wipe(bytes.data(), bytes.size()); }
-};
 
 // One PEM block as OpenSSL splits it.
 struct PemBlock {
@@ -99,12 +80,11 @@ Result<Owned<EVP_PKEY>> DecodePrivateKey(const PemBlock& block) {
 Result<Owned<X509>> SelfSigned(EVP_PKEY* key) {
   Owned<X509> certificate(X509_new());
   X509* const x = certificate.get();
-  BIGNUM* const serial = BN_new();
+  const Owned<BIGNUM> serial(BN_new());
   // 127 bits with the highest one set: positive, and 16 bytes in DER.
   const bool numbered = x != nullptr && serial != nullptr &&
-                        BN_rand(serial, 127, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ANY) == 1 &&
-                        BN_to_ASN1_INTEGER(serial, X509_get_serialNumber(x)) != nullptr;
-  BN_free(serial);
+                        BN_rand(serial.get(), 127, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ANY) == 1 &&
+                        BN_to_ASN1_INTEGER(serial.get(), X509_get_serialNumber(x)) != nullptr;
   if (!numbered) return OpenSslFailed("making a certificate");
   X509_NAME* const name = X509_get_subject_name(x);
   const auto* cn = reinterpret_cast<const uint8_t*>("talaria");
@@ -118,22 +98,6 @@ Result<Owned<X509>> SelfSigned(EVP_PKEY* key) {
     return OpenSslFailed("making a certificate");
   }
   return certificate;
-}
-
-// An own open(): the mode is read from the very file that is read, and a symbolic link is followed
-// (key stores use them).
-Result<Fd> OpenPrivate(const std::string& path) {
-  TALARIA_ASSIGN_OR_RETURN(Fd fd, OpenForReading(path));
-  struct stat info {};
-  if (fstat(fd.get(), &info) != 0) return Status(Code::kIo, path + ": fstat failed");
-  if ((info.st_mode & 077) != 0) {
-    return Status(Code::kInvalidArgument,
-                  path + ": others than its owner may use this private key (chmod 600)");
-  }
-  if (info.st_uid != geteuid() && info.st_uid != 0) {
-    return Status(Code::kInvalidArgument, path + ": the private key belongs to another user");
-  }
-  return fd;
 }
 
 }  // namespace
@@ -166,12 +130,7 @@ Result<TlsKey> TlsKey::Generate() {
 }
 
 Result<TlsKey> TlsKey::FromPemFile(const std::string& path) {
-  TALARIA_ASSIGN_OR_RETURN(const Fd fd, OpenPrivate(path));
-  TALARIA_ASSIGN_OR_RETURN(const uint64_t size, FileSize(fd));
-  if (size > kMaxPemBytes) return Status(Code::kCorrupt, path + ": too large for a key");
-  SecretBytes pem;
-  pem.bytes.resize(size);
-  if (Status s = ReadAt(fd, 0, pem.bytes); !s.ok()) return s.Annotate(path);
+  TALARIA_ASSIGN_OR_RETURN(const SecretBytes pem, ReadPrivateKeyFile(path, kMaxPemBytes));
   PemBlock block;
   if (Status s = ReadOneBlock(pem.bytes, block); !s.ok()) return s.Annotate(path);
   Result<Owned<EVP_PKEY>> key = DecodePrivateKey(block);
@@ -180,26 +139,7 @@ Result<TlsKey> TlsKey::FromPemFile(const std::string& path) {
 }
 
 Status TlsKey::ToPemFile(const std::string& path) const {
-  const Owned<BIO> bio(BIO_new(BIO_s_secmem()));  // wiped when it is freed
-  char* pem = nullptr;
-  if (bio == nullptr || PEM_write_bio_PKCS8PrivateKey(bio.get(), impl_->key.get(), nullptr, nullptr,
-                                                      0, nullptr, nullptr) != 1) {
-    return OpenSslFailed("encoding a private key");
-  }
-  const auto size = static_cast<size_t>(BIO_get_mem_data(bio.get(), &pem));
-  const Fd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!fd.valid()) return Status(Code::kIo, path + ": " + std::strerror(errno));
-  Status status = WriteAt(fd, 0, AsBytes({pem, size}));
-  if (status.ok()) status = Sync(fd);
-  if (status.ok()) {
-    const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-    status = SyncDirectory(folder.empty() ? "." : folder.string());
-  }
-  if (!status.ok()) {
-    (void)unlink(path.c_str());  // no half key
-    return status.Annotate(path);
-  }
-  return OkStatus();
+  return WritePrivateKeyFile(path, impl_->key.get());
 }
 
 std::string TlsKey::PublicKeyPem() const {
@@ -215,22 +155,20 @@ std::vector<uint8_t> TlsKey::spki() const { return SpkiOf(impl_->key.get()); }
 
 Result<std::array<uint8_t, 64>> TlsKey::Sign(Bytes message) const {
   TALARIA_CHECK(!message.empty() && message[0] >= 'a' && message[0] <= 'z');
-  EVP_MD_CTX* const context = EVP_MD_CTX_new();
+  const Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
   std::array<uint8_t, 80> der;  // 72 at most
   size_t der_bytes = der.size();
   const bool made =
       context != nullptr &&
-      EVP_DigestSignInit(context, nullptr, EVP_sha256(), nullptr, impl_->key.get()) == 1 &&
-      EVP_DigestSign(context, der.data(), &der_bytes, message.data(), message.size()) == 1;
-  EVP_MD_CTX_free(context);
+      EVP_DigestSignInit(context.get(), nullptr, EVP_sha256(), nullptr, impl_->key.get()) == 1 &&
+      EVP_DigestSign(context.get(), der.data(), &der_bytes, message.data(), message.size()) == 1;
   if (!made) return OpenSslFailed("signing");
   const uint8_t* at = der.data();
-  ECDSA_SIG* const numbers = d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(der_bytes));
+  const Owned<ECDSA_SIG> numbers(d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(der_bytes)));
   std::array<uint8_t, 64> out;
   const bool split = numbers != nullptr &&
-                     BN_bn2binpad(ECDSA_SIG_get0_r(numbers), out.data(), 32) == 32 &&
-                     BN_bn2binpad(ECDSA_SIG_get0_s(numbers), out.data() + 32, 32) == 32;
-  ECDSA_SIG_free(numbers);
+                     BN_bn2binpad(ECDSA_SIG_get0_r(numbers.get()), out.data(), 32) == 32 &&
+                     BN_bn2binpad(ECDSA_SIG_get0_s(numbers.get()), out.data() + 32, 32) == 32;
   if (!split) return OpenSslFailed("signing");
   return out;
 }

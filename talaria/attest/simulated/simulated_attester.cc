@@ -13,20 +13,10 @@
 #include "talaria/attest/simulated/keys.h"
 #include "talaria/attest/snp/certificate_table.h"
 #include "talaria/base/file.h"
+#include "talaria/base/openssl.h"
 
 namespace talaria::attest {
 namespace {
-
-template <auto free>
-struct Free {
-  template <class T>
-  void operator()(T* object) const {
-    free(object);
-  }
-};
-using Key = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY_free>>;
-using DigestContext = std::unique_ptr<EVP_MD_CTX, Free<EVP_MD_CTX_free>>;
-using Memory = std::unique_ptr<BIO, Free<BIO_free_all>>;
 
 constexpr char kReason[] = "simulated-keys";  // our own files: never seen outside a broken build
 
@@ -97,7 +87,7 @@ std::vector<uint8_t> Report(const SimulatedOptions& options, const ReportData& r
 
 // r and s of an ECDSA signature over what is signed of `report`, little-endian, into it.
 Status Sign(EVP_PKEY* key, std::vector<uint8_t>& report) {
-  const DigestContext context(EVP_MD_CTX_new());
+  const Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
   std::vector<uint8_t> der(static_cast<size_t>(EVP_PKEY_get_size(key)));
   size_t size = der.size();
   if (!context || EVP_DigestSignInit(context.get(), nullptr, EVP_sha384(), nullptr, key) != 1 ||
@@ -105,8 +95,7 @@ Status Sign(EVP_PKEY* key, std::vector<uint8_t>& report) {
     return Broken("cannot sign");
   }
   const uint8_t* at = der.data();
-  const std::unique_ptr<ECDSA_SIG, Free<ECDSA_SIG_free>> signature(
-      d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(size)));
+  const Owned<ECDSA_SIG> signature(d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(size)));
   if (!signature ||
       BN_bn2lebinpad(ECDSA_SIG_get0_r(signature.get()), report.data() + kSnpSignatureROffset,
                      kSnpSignatureNumberBytes) < 0 ||
@@ -140,7 +129,7 @@ std::vector<uint8_t> Table(const Guid& kind, Bytes vek, Bytes intermediate, Byte
 struct SimulatedAttester::Impl {
   SimulatedOptions options;
   std::vector<uint8_t> table;
-  Key key;
+  Owned<EVP_PKEY> key;
 };
 
 SimulatedAttester::SimulatedAttester(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
@@ -156,8 +145,9 @@ Result<std::unique_ptr<SimulatedAttester>> SimulatedAttester::Create(
   const auto vek = FromPem(vek_pem);
   const auto intermediate = FromPem(revoked ? simulated::kAsvkPem : simulated::kAskPem);
   const auto ark = FromPem(simulated::kArkPem);
-  const Memory pem(BIO_new_mem_buf(simulated::kVcekPrivateKeyPem, -1));
-  Key key(pem ? PEM_read_bio_PrivateKey(pem.get(), nullptr, nullptr, nullptr) : nullptr);
+  const Owned<BIO> pem(BIO_new_mem_buf(simulated::kVcekPrivateKeyPem, -1));
+  Owned<EVP_PKEY> key(pem ? PEM_read_bio_PrivateKey(pem.get(), nullptr, nullptr, nullptr)
+                          : nullptr);
   if (!vek.ok() || !intermediate.ok() || !ark.ok() || !key) return Broken("its keys do not parse");
   return std::unique_ptr<SimulatedAttester>(new SimulatedAttester(std::make_unique<const Impl>(Impl{
       options, Table(revoked ? kVlekGuid : kVcekGuid, vek->der(), intermediate->der(), ark->der()),
@@ -187,9 +177,9 @@ const SnpRoots& SimulatedRoots() {
 
 const Crl& SimulatedCrl() {
   static const Crl crl = [] {
-    const Memory pem(BIO_new_mem_buf(simulated::kCrlPem, -1));
-    const std::unique_ptr<X509_CRL, Free<X509_CRL_free>> parsed(
-        pem ? PEM_read_bio_X509_CRL(pem.get(), nullptr, nullptr, nullptr) : nullptr);
+    const Owned<BIO> pem(BIO_new_mem_buf(simulated::kCrlPem, -1));
+    const Owned<X509_CRL> parsed(pem ? PEM_read_bio_X509_CRL(pem.get(), nullptr, nullptr, nullptr)
+                                     : nullptr);
     uint8_t* der = nullptr;
     const int size = parsed ? i2d_X509_CRL(parsed.get(), &der) : -1;
     TALARIA_CHECK(size > 0);
@@ -204,7 +194,7 @@ const Crl& SimulatedCrl() {
 Result<SimulatedMeasurement> MeasureFile(const std::string& path) {
   TALARIA_ASSIGN_OR_RETURN(const Fd fd, OpenForReading(path));
   TALARIA_ASSIGN_OR_RETURN(const uint64_t size, FileSize(fd));
-  const DigestContext context(EVP_MD_CTX_new());
+  const Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
   if (!context || EVP_DigestInit_ex(context.get(), EVP_sha384(), nullptr) != 1) {
     return Broken("no SHA-384");
   }

@@ -11,31 +11,20 @@
 #include <algorithm>
 
 #include "talaria/attest/snp/certificate_table.h"
+#include "talaria/base/openssl.h"
 
 namespace talaria::attest {
 namespace {
 
-template <auto Free>
-struct Deleter {
-  template <class T>
-  void operator()(T* pointer) const {
-    Free(pointer);
-  }
-};
-template <class T, auto Free>
-using Owned = std::unique_ptr<T, Deleter<Free>>;
-using KeyPtr = Owned<EVP_PKEY, EVP_PKEY_free>;
-using X509Ptr = Owned<X509, X509_free>;
-
 void Must(bool good) { TALARIA_CHECK(good); }
 
-KeyPtr ReadKey(const std::string& pem) {
-  const Owned<BIO, BIO_free_all> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-  return KeyPtr(PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr));
+Owned<EVP_PKEY> ReadKey(const std::string& pem) {
+  const Owned<BIO> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  return Owned<EVP_PKEY>(PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr));
 }
 
 std::string WriteKey(EVP_PKEY* key) {
-  const Owned<BIO, BIO_free_all> bio(BIO_new(BIO_s_mem()));
+  const Owned<BIO> bio(BIO_new(BIO_s_mem()));
   Must(key != nullptr &&
        PEM_write_bio_PrivateKey(bio.get(), key, nullptr, nullptr, 0, nullptr, nullptr) == 1);
   char* text = nullptr;
@@ -43,8 +32,8 @@ std::string WriteKey(EVP_PKEY* key) {
   return {text, static_cast<size_t>(size)};
 }
 
-Owned<EVP_MD_CTX, EVP_MD_CTX_free> SigningContext(EVP_PKEY* key, RsaScheme scheme) {
-  Owned<EVP_MD_CTX, EVP_MD_CTX_free> context(EVP_MD_CTX_new());
+Owned<EVP_MD_CTX> SigningContext(EVP_PKEY* key, RsaScheme scheme) {
+  Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
   EVP_PKEY_CTX* parameters = nullptr;
   const EVP_MD* digest = scheme == RsaScheme::kPssSha256 ? EVP_sha256() : EVP_sha384();
   Must(EVP_DigestSignInit(context.get(), &parameters, digest, nullptr, key) == 1);
@@ -73,9 +62,9 @@ void AddName(X509_NAME* name, const std::string& common_name) {
   add("CN", common_name);
 }
 
-X509Ptr NewCertificate(const X509_NAME* issuer, const std::string& subject, uint64_t serial,
-                       UnixTime not_before, UnixTime not_after, EVP_PKEY* key) {
-  X509Ptr x509(X509_new());
+Owned<X509> NewCertificate(const X509_NAME* issuer, const std::string& subject, uint64_t serial,
+                           UnixTime not_before, UnixTime not_after, EVP_PKEY* key) {
+  Owned<X509> x509(X509_new());
   Must(X509_set_version(x509.get(), X509_VERSION_3) == 1);
   Must(ASN1_INTEGER_set_uint64(X509_get_serialNumber(x509.get()), serial) == 1);
   AddName(X509_get_subject_name(x509.get()), subject);
@@ -91,16 +80,15 @@ void AddStandardExtension(X509* x509, X509* issuer, int nid, const char* value) 
   X509V3_CTX context;
   X509V3_set_ctx_nodb(&context);
   X509V3_set_ctx(&context, issuer, x509, nullptr, nullptr, 0);
-  const Owned<X509_EXTENSION, X509_EXTENSION_free> extension(
-      X509V3_EXT_conf_nid(nullptr, &context, nid, value));
+  const Owned<X509_EXTENSION> extension(X509V3_EXT_conf_nid(nullptr, &context, nid, value));
   Must(extension != nullptr && X509_add_ext(x509, extension.get(), -1) == 1);
 }
 
 void AddRawExtension(X509* x509, const std::string& oid, Bytes content) {
-  const Owned<ASN1_OBJECT, ASN1_OBJECT_free> object(OBJ_txt2obj(oid.c_str(), 1));
-  const Owned<ASN1_OCTET_STRING, ASN1_OCTET_STRING_free> value(ASN1_OCTET_STRING_new());
+  const Owned<ASN1_OBJECT> object(OBJ_txt2obj(oid.c_str(), 1));
+  const Owned<ASN1_OCTET_STRING> value(ASN1_OCTET_STRING_new());
   Must(ASN1_OCTET_STRING_set(value.get(), content.data(), static_cast<int>(content.size())) == 1);
-  const Owned<X509_EXTENSION, X509_EXTENSION_free> extension(
+  const Owned<X509_EXTENSION> extension(
       X509_EXTENSION_create_by_OBJ(nullptr, object.get(), 0, value.get()));
   Must(extension != nullptr && X509_add_ext(x509, extension.get(), -1) == 1);
 }
@@ -116,9 +104,9 @@ std::vector<uint8_t> Sign(X509* x509, EVP_PKEY* key, RsaScheme scheme) {
   return out;
 }
 
-X509Ptr Reread(const Certificate& certificate) {
+Owned<X509> Reread(const Certificate& certificate) {
   const uint8_t* at = certificate.der().data();
-  X509Ptr x509(d2i_X509(nullptr, &at, static_cast<long>(certificate.der().size())));
+  Owned<X509> x509(d2i_X509(nullptr, &at, static_cast<long>(certificate.der().size())));
   Must(x509 != nullptr);
   return x509;
 }
@@ -161,8 +149,8 @@ Extensions UsualExtensions(SnpProduct product, const SnpVekOptions& options) {
   return out;
 }
 
-Result<KeyPtr> ReadKeyOr(const std::string& pem, const char* what) {
-  KeyPtr key = ReadKey(pem);
+Result<Owned<EVP_PKEY>> ReadKeyOr(const std::string& pem, const char* what) {
+  Owned<EVP_PKEY> key = ReadKey(pem);
   if (!key) return Status(Code::kInvalidArgument, std::string(what) + ": not a private key in PEM");
   return key;
 }
@@ -176,22 +164,22 @@ Certificate MustParse(Bytes der) {
 }  // namespace
 
 std::string GenerateRsaKeyPem(int bits) {
-  return WriteKey(KeyPtr(EVP_RSA_gen(static_cast<unsigned>(bits))).get());
+  return WriteKey(Owned<EVP_PKEY>(EVP_RSA_gen(static_cast<unsigned>(bits))).get());
 }
 
 std::string GenerateEcKeyPem(Curve curve) {
-  return WriteKey(KeyPtr(EVP_EC_gen(curve == Curve::kP256 ? "P-256" : "P-384")).get());
+  return WriteKey(Owned<EVP_PKEY>(EVP_EC_gen(curve == Curve::kP256 ? "P-256" : "P-384")).get());
 }
 
 Result<SnpAuthority> SnpAuthority::Create(SnpAuthorityOptions options) {
-  TALARIA_ASSIGN_OR_RETURN(const KeyPtr ark_key, ReadKeyOr(options.keys.ark, "ark"));
-  TALARIA_ASSIGN_OR_RETURN(const KeyPtr ask_key, ReadKeyOr(options.keys.ask, "ask"));
-  TALARIA_ASSIGN_OR_RETURN(const KeyPtr asvk_key, ReadKeyOr(options.keys.asvk, "asvk"));
+  TALARIA_ASSIGN_OR_RETURN(const Owned<EVP_PKEY> ark_key, ReadKeyOr(options.keys.ark, "ark"));
+  TALARIA_ASSIGN_OR_RETURN(const Owned<EVP_PKEY> ask_key, ReadKeyOr(options.keys.ask, "ask"));
+  TALARIA_ASSIGN_OR_RETURN(const Owned<EVP_PKEY> asvk_key, ReadKeyOr(options.keys.asvk, "asvk"));
   const std::string product(SnpProductName(options.product));
-  X509Ptr root;
+  Owned<X509> root;
   const auto make = [&](const SnpCaOptions& ca, const std::string& usual_name,
                         uint64_t usual_serial, EVP_PKEY* key) {
-    X509Ptr x509 = NewCertificate(
+    Owned<X509> x509 = NewCertificate(
         root ? X509_get_subject_name(root.get()) : nullptr,
         ca.subject.empty() ? usual_name : ca.subject, ca.serial == 0 ? usual_serial : ca.serial,
         ca.not_before.value_or(options.not_before), ca.not_after.value_or(options.not_after), key);
@@ -218,16 +206,16 @@ SnpProductRoots SnpAuthority::product_roots() const {
 Result<SnpVek> SnpAuthority::IssueVek(const SnpVekOptions& options) const {
   SnpVek vek;
   vek.key_pem = options.key_pem.empty() ? GenerateEcKeyPem(Curve::kP384) : options.key_pem;
-  TALARIA_ASSIGN_OR_RETURN(const KeyPtr key, ReadKeyOr(vek.key_pem, "vek"));
+  TALARIA_ASSIGN_OR_RETURN(const Owned<EVP_PKEY> key, ReadKeyOr(vek.key_pem, "vek"));
   const bool vcek = options.kind == SnpSigningKey::kVcek;
   const bool by_ask = vcek != options.other_issuer;
-  TALARIA_ASSIGN_OR_RETURN(const KeyPtr issuer_key,
+  TALARIA_ASSIGN_OR_RETURN(const Owned<EVP_PKEY> issuer_key,
                            ReadKeyOr(by_ask ? options_.keys.ask : options_.keys.asvk, "issuer"));
-  const X509Ptr issuer = Reread(by_ask ? *ask_ : *asvk_);
+  const Owned<X509> issuer = Reread(by_ask ? *ask_ : *asvk_);
   const std::string usual = vcek ? "SEV-VCEK" : "SEV-VLEK";
-  const X509Ptr x509 = NewCertificate(X509_get_subject_name(issuer.get()),
-                                      options.subject.empty() ? usual : options.subject, 0,
-                                      options.not_before, options.not_after, key.get());
+  const Owned<X509> x509 = NewCertificate(X509_get_subject_name(issuer.get()),
+                                          options.subject.empty() ? usual : options.subject, 0,
+                                          options.not_before, options.not_after, key.get());
   Extensions extensions = UsualExtensions(options_.product, options);
   for (const auto& [oid, content] : options.extensions) extensions[oid] = content;
   for (const auto& [oid, content] : extensions) {
@@ -246,20 +234,20 @@ namespace {
 std::vector<uint8_t> MakeList(const Certificate& issuer, const std::string& key_pem,
                               UnixTime this_update, std::optional<UnixTime> next_update,
                               const std::vector<uint64_t>& revoked_serials) {
-  const Owned<X509_CRL, X509_CRL_free> crl(X509_CRL_new());
-  const X509Ptr x509 = Reread(issuer);
-  const KeyPtr key = ReadKey(key_pem);
-  const Owned<ASN1_TIME, ASN1_TIME_free> time(ASN1_TIME_set(nullptr, this_update));
+  const Owned<X509_CRL> crl(X509_CRL_new());
+  const Owned<X509> x509 = Reread(issuer);
+  const Owned<EVP_PKEY> key = ReadKey(key_pem);
+  const Owned<ASN1_TIME> time(ASN1_TIME_set(nullptr, this_update));
   Must(X509_CRL_set_version(crl.get(), X509_CRL_VERSION_2) == 1 &&
        X509_CRL_set_issuer_name(crl.get(), X509_get_subject_name(x509.get())) == 1 &&
        X509_CRL_set1_lastUpdate(crl.get(), time.get()) == 1);
   if (next_update) {
-    const Owned<ASN1_TIME, ASN1_TIME_free> next(ASN1_TIME_set(nullptr, *next_update));
+    const Owned<ASN1_TIME> next(ASN1_TIME_set(nullptr, *next_update));
     Must(X509_CRL_set1_nextUpdate(crl.get(), next.get()) == 1);
   }
   for (const uint64_t serial : revoked_serials) {
-    Owned<X509_REVOKED, X509_REVOKED_free> entry(X509_REVOKED_new());
-    const Owned<ASN1_INTEGER, ASN1_INTEGER_free> number(ASN1_INTEGER_new());
+    Owned<X509_REVOKED> entry(X509_REVOKED_new());
+    const Owned<ASN1_INTEGER> number(ASN1_INTEGER_new());
     Must(ASN1_INTEGER_set_uint64(number.get(), serial) == 1 &&
          X509_REVOKED_set_serialNumber(entry.get(), number.get()) == 1 &&
          X509_REVOKED_set_revocationDate(entry.get(), time.get()) == 1 &&
@@ -334,15 +322,14 @@ std::vector<uint8_t> EncodeSnpReport(const SnpReport& report) {
 
 void SignSnpReport(std::vector<uint8_t>& report, const SnpVek& vek) {
   TALARIA_CHECK(report.size() == kSnpReportBytes);
-  const KeyPtr key = ReadKey(vek.key_pem);
-  const Owned<EVP_MD_CTX, EVP_MD_CTX_free> context(EVP_MD_CTX_new());
+  const Owned<EVP_PKEY> key = ReadKey(vek.key_pem);
+  const Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
   std::vector<uint8_t> der(256);
   size_t size = der.size();
   Must(EVP_DigestSignInit(context.get(), nullptr, EVP_sha384(), nullptr, key.get()) == 1 &&
        EVP_DigestSign(context.get(), der.data(), &size, report.data(), kSnpSignedBytes) == 1);
   const uint8_t* at = der.data();
-  const Owned<ECDSA_SIG, ECDSA_SIG_free> signature(
-      d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(size)));
+  const Owned<ECDSA_SIG> signature(d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(size)));
   Must(BN_bn2lebinpad(ECDSA_SIG_get0_r(signature.get()), report.data() + kSnpSignatureROffset,
                       72) == 72 &&
        BN_bn2lebinpad(ECDSA_SIG_get0_s(signature.get()), report.data() + kSnpSignatureSOffset,

@@ -13,21 +13,13 @@
 #include <algorithm>
 #include <ctime>
 
+#include "talaria/base/openssl.h"
+
 namespace talaria::attest {
 namespace {
 
-template <class T, void (*Free)(T*)>
-struct Deleter {
-  void operator()(T* pointer) const { Free(pointer); }
-};
-template <class T, void (*Free)(T*)>
-using Owned = std::unique_ptr<T, Deleter<T, Free>>;
-
-using NamePtr = Owned<X509_NAME, X509_NAME_free>;
-using TimePtr = Owned<ASN1_TIME, ASN1_TIME_free>;
-
-NamePtr MakeName(const std::string& common_name) {
-  NamePtr name(X509_NAME_new());
+Owned<X509_NAME> MakeName(const std::string& common_name) {
+  Owned<X509_NAME> name(X509_NAME_new());
   const auto add = [&name](const char* field, const std::string& value) {
     TALARIA_CHECK(X509_NAME_add_entry_by_txt(name.get(), field, MBSTRING_UTF8,
                                              reinterpret_cast<const uint8_t*>(value.data()),
@@ -39,8 +31,8 @@ NamePtr MakeName(const std::string& common_name) {
   return name;
 }
 
-TimePtr MakeTime(UnixTime time) {
-  TimePtr out(ASN1_TIME_set(nullptr, time));
+Owned<ASN1_TIME> MakeTime(UnixTime time) {
+  Owned<ASN1_TIME> out(ASN1_TIME_set(nullptr, time));
   TALARIA_CHECK(out != nullptr);
   return out;
 }
@@ -48,19 +40,17 @@ TimePtr MakeTime(UnixTime time) {
 void AddExtension(X509* certificate, X509* issuer, int nid, const char* value) {
   X509V3_CTX context;
   X509V3_set_ctx(&context, issuer, certificate, nullptr, nullptr, 0);
-  const Owned<X509_EXTENSION, X509_EXTENSION_free> extension(
-      X509V3_EXT_conf_nid(nullptr, &context, nid, value));
+  const Owned<X509_EXTENSION> extension(X509V3_EXT_conf_nid(nullptr, &context, nid, value));
   TALARIA_CHECK(extension != nullptr);
   TALARIA_CHECK(X509_add_ext(certificate, extension.get(), -1) == 1);
 }
 
 void AddPckExtension(X509* certificate, const std::vector<uint8_t>& value) {
-  const Owned<ASN1_OBJECT, ASN1_OBJECT_free> oid(
-      OBJ_txt2obj(std::string(kPckExtensionOid).c_str(), 1));
-  const Owned<ASN1_OCTET_STRING, ASN1_OCTET_STRING_free> octets(ASN1_OCTET_STRING_new());
+  const Owned<ASN1_OBJECT> oid(OBJ_txt2obj(std::string(kPckExtensionOid).c_str(), 1));
+  const Owned<ASN1_OCTET_STRING> octets(ASN1_OCTET_STRING_new());
   TALARIA_CHECK(ASN1_OCTET_STRING_set(octets.get(), value.data(), static_cast<int>(value.size())) ==
                 1);
-  const Owned<X509_EXTENSION, X509_EXTENSION_free> extension(
+  const Owned<X509_EXTENSION> extension(
       X509_EXTENSION_create_by_OBJ(nullptr, oid.get(), 0, octets.get()));
   TALARIA_CHECK(X509_add_ext(certificate, extension.get(), -1) == 1);
 }
@@ -142,7 +132,7 @@ TdxMeasurement Filled(uint8_t value) {
 // ---- keys ----
 
 struct TdxTestKey::Impl {
-  Owned<EVP_PKEY, EVP_PKEY_free> key;
+  Owned<EVP_PKEY> key;
 };
 
 TdxTestKey TdxTestKey::New(Curve curve) {
@@ -166,15 +156,14 @@ EcPoint TdxTestKey::Public() const {
 }
 
 EcSignature TdxTestKey::Sign(Bytes message) const {
-  const Owned<EVP_MD_CTX, EVP_MD_CTX_free> context(EVP_MD_CTX_new());
+  const Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
   std::array<uint8_t, 128> der{};
   size_t size = der.size();
   TALARIA_CHECK(
       EVP_DigestSignInit(context.get(), nullptr, EVP_sha256(), nullptr, impl_->key.get()) == 1 &&
       EVP_DigestSign(context.get(), der.data(), &size, message.data(), message.size()) == 1);
   const uint8_t* at = der.data();
-  const Owned<ECDSA_SIG, ECDSA_SIG_free> signature(
-      d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(size)));
+  const Owned<ECDSA_SIG> signature(d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(size)));
   EcSignature out{};
   TALARIA_CHECK(BN_bn2binpad(ECDSA_SIG_get0_r(signature.get()), out.data(), 32) == 32 &&
                 BN_bn2binpad(ECDSA_SIG_get0_s(signature.get()), out.data() + 32, 32) == 32);
@@ -186,7 +175,7 @@ EcSignature TdxTestKey::Sign(Bytes message) const {
 std::vector<uint8_t> MakeTdxCertificate(const TdxCertificatePlan& plan, const TdxTestKey& key,
                                         const std::string& issuer_name,
                                         const TdxTestKey& issuer_key) {
-  const Owned<X509, X509_free> certificate(X509_new());
+  const Owned<X509> certificate(X509_new());
   X509* x = certificate.get();
   TALARIA_CHECK(X509_set_version(x, X509_VERSION_3) == 1);
   TALARIA_CHECK(ASN1_INTEGER_set_uint64(X509_get_serialNumber(x), plan.serial) == 1);
@@ -197,7 +186,7 @@ std::vector<uint8_t> MakeTdxCertificate(const TdxCertificatePlan& plan, const Td
   TALARIA_CHECK(X509_set_pubkey(x, key.impl().key.get()) == 1);
   AddExtension(x, x, NID_subject_key_identifier, "hash");
   // The issuer as far as its key identifier goes.
-  const Owned<X509, X509_free> issuer(X509_new());
+  const Owned<X509> issuer(X509_new());
   TALARIA_CHECK(X509_set_pubkey(issuer.get(), issuer_key.impl().key.get()) == 1);
   AddExtension(issuer.get(), issuer.get(), NID_subject_key_identifier, "hash");
   AddExtension(x, issuer.get(), NID_authority_key_identifier, "keyid:always");
@@ -215,7 +204,7 @@ std::vector<uint8_t> MakeTdxCertificate(const TdxCertificatePlan& plan, const Td
 std::vector<uint8_t> MakeTdxCrl(const TdxCrlPlan& plan, const std::string& issuer_name,
                                 const TdxTestKey& issuer_key) {
   if (!plan.there) return {};
-  const Owned<X509_CRL, X509_CRL_free> crl(X509_CRL_new());
+  const Owned<X509_CRL> crl(X509_CRL_new());
   X509_CRL* x = crl.get();
   TALARIA_CHECK(X509_CRL_set_version(x, X509_CRL_VERSION_2) == 1);
   TALARIA_CHECK(X509_CRL_set_issuer_name(x, MakeName(issuer_name).get()) == 1);
@@ -223,14 +212,14 @@ std::vector<uint8_t> MakeTdxCrl(const TdxCrlPlan& plan, const std::string& issue
   TALARIA_CHECK(X509_CRL_set1_nextUpdate(x, MakeTime(plan.next_update).get()) == 1);
   for (const uint64_t serial : plan.revoked) {
     X509_REVOKED* entry = X509_REVOKED_new();
-    const Owned<ASN1_INTEGER, ASN1_INTEGER_free> number(ASN1_INTEGER_new());
+    const Owned<ASN1_INTEGER> number(ASN1_INTEGER_new());
     TALARIA_CHECK(ASN1_INTEGER_set_uint64(number.get(), serial) == 1);
     TALARIA_CHECK(X509_REVOKED_set_serialNumber(entry, number.get()) == 1);
     TALARIA_CHECK(X509_REVOKED_set_revocationDate(entry, MakeTime(plan.this_update).get()) == 1);
     TALARIA_CHECK(X509_CRL_add0_revoked(x, entry) == 1);
   }
   if (plan.number) {
-    const Owned<ASN1_INTEGER, ASN1_INTEGER_free> number(ASN1_INTEGER_new());
+    const Owned<ASN1_INTEGER> number(ASN1_INTEGER_new());
     TALARIA_CHECK(ASN1_INTEGER_set_uint64(number.get(), *plan.number) == 1);
     TALARIA_CHECK(X509_CRL_add1_ext_i2d(x, NID_crl_number, number.get(), 0, 0) == 1);
   }

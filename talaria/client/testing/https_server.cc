@@ -13,32 +13,21 @@
 
 #include <chrono>
 
+#include "talaria/base/openssl.h"
 #include "talaria/base/result.h"
 
 namespace talaria::client::testing {
 namespace {
 
-template <auto Free>
-struct Deleter {
-  template <class T>
-  void operator()(T* pointer) const {
-    Free(pointer);
-  }
-};
-template <class T, auto Free>
-using Owned = std::unique_ptr<T, Deleter<Free>>;
-using KeyPtr = Owned<EVP_PKEY, EVP_PKEY_free>;
-using X509Ptr = Owned<X509, X509_free>;
-
 // Self-signed; valid in every year that a test's clock may show.
-X509Ptr MakeCertificate(EVP_PKEY* key, const std::string& name) {
-  X509Ptr x509(X509_new());
-  const Owned<ASN1_TIME, ASN1_TIME_free> from(ASN1_TIME_set(nullptr, 1577836800));
-  const Owned<ASN1_TIME, ASN1_TIME_free> to(ASN1_TIME_set(nullptr, 4102444800));
+Owned<X509> MakeCertificate(EVP_PKEY* key, const std::string& name) {
+  Owned<X509> x509(X509_new());
+  const Owned<ASN1_TIME> from(ASN1_TIME_set(nullptr, 1577836800));
+  const Owned<ASN1_TIME> to(ASN1_TIME_set(nullptr, 4102444800));
   X509_NAME* subject = X509_get_subject_name(x509.get());
   const bool address = name == "127.0.0.1";
   const std::string names = (address ? "IP:" : "DNS:") + name;
-  const Owned<X509_EXTENSION, X509_EXTENSION_free> extension(
+  const Owned<X509_EXTENSION> extension(
       X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, names.c_str()));
   TALARIA_CHECK(
       X509_set_version(x509.get(), 2) == 1 &&
@@ -56,7 +45,7 @@ X509Ptr MakeCertificate(EVP_PKEY* key, const std::string& name) {
 }  // namespace
 
 struct HttpsServer::Tls {
-  Owned<SSL_CTX, SSL_CTX_free> context{SSL_CTX_new(TLS_server_method())};
+  Owned<SSL_CTX> context{SSL_CTX_new(TLS_server_method())};
 };
 
 HttpsAnswer WholeAnswer(const std::string& body,
@@ -73,12 +62,12 @@ HttpsAnswer StatusAnswer(int status, const std::string& headers) {
 
 HttpsServer::HttpsServer(const std::string& name) : tls_(std::make_unique<Tls>()) {
   signal(SIGPIPE, SIG_IGN);  // clients leave early here
-  const KeyPtr key(EVP_EC_gen("P-256"));
-  const X509Ptr certificate = MakeCertificate(key.get(), name);
+  const Owned<EVP_PKEY> key(EVP_EC_gen("P-256"));
+  const Owned<X509> certificate = MakeCertificate(key.get(), name);
   SSL_CTX* context = tls_->context.get();
   TALARIA_CHECK(SSL_CTX_use_certificate(context, certificate.get()) == 1 &&
                 SSL_CTX_use_PrivateKey(context, key.get()) == 1);
-  const Owned<BIO, BIO_free> pem(BIO_new(BIO_s_mem()));
+  const Owned<BIO> pem(BIO_new(BIO_s_mem()));
   TALARIA_CHECK(PEM_write_bio_X509(pem.get(), certificate.get()) == 1);
   char* text = nullptr;
   const long size = BIO_get_mem_data(pem.get(), &text);
@@ -126,7 +115,7 @@ void HttpsServer::Accept() {
 }
 
 void HttpsServer::Speak(int socket) {
-  const Owned<SSL, SSL_free> ssl(SSL_new(tls_->context.get()));
+  const Owned<SSL> ssl(SSL_new(tls_->context.get()));
   SSL_set_fd(ssl.get(), socket);
   if (SSL_accept(ssl.get()) != 1) return;
   std::string head;
