@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,8 +14,6 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
-
-extern char** environ;
 
 namespace talaria::bench {
 namespace {
@@ -44,21 +42,38 @@ Result<Pipes> MakePipes() {
   return p;
 }
 
+// In the child, between fork() and exec(): only what may be done there while other threads of the
+// parent held locks.
+[[noreturn]] void BecomeProgram(char* const* argv, const char* error_log, const Pipes& pipes,
+                                pid_t parent, int report) {
+  // However the benchmark ends, even killed: a cloud or a llama-server does not run on.
+  const bool bound = prctl(PR_SET_PDEATHSIG, SIGTERM) == 0;
+  if (getppid() != parent) _exit(1);  // it ended before
+  const int log = bound ? open(error_log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
+  if (log >= 0 && dup2(pipes.child_in.get(), 0) == 0 && dup2(pipes.child_out.get(), 1) == 1 &&
+      dup2(log, 2) == 2) {
+    execvp(argv[0], argv);
+  }
+  const int error = errno;
+  [[maybe_unused]] const ssize_t said = write(report, &error, sizeof error);
+  _exit(127);
+}
+
 Result<pid_t> Spawn(const std::vector<std::string>& arguments, const std::string& error_log,
                     const Pipes& pipes) {
   std::vector<char*> argv;
   argv.reserve(arguments.size() + 1);
   for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, pipes.child_in.get(), 0);
-  posix_spawn_file_actions_adddup2(&actions, pipes.child_out.get(), 1);
-  posix_spawn_file_actions_addopen(&actions, 2, error_log.c_str(), O_WRONLY | O_CREAT | O_APPEND,
-                                   0644);
-  pid_t pid = -1;
-  const int error = posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
+  int failure[2];  // closed by exec(), or says why there was none
+  if (pipe2(failure, O_CLOEXEC) != 0) return Status(Code::kIo, "pipe");
+  const Fd report(failure[0]);
+  Fd child_report(failure[1]);
+  const pid_t parent = getpid(), pid = fork();
+  if (pid == 0) BecomeProgram(argv.data(), error_log.c_str(), pipes, parent, child_report.get());
+  child_report.Close();
+  int error = pid < 0 ? errno : 0;
+  if (pid >= 0 && read(report.get(), &error, sizeof error) > 0) waitpid(pid, nullptr, 0);
   if (error != 0) return Status(Code::kIo, arguments[0] + ": " + std::strerror(error));
   return pid;
 }

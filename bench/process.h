@@ -1,5 +1,6 @@
 // Child processes as the benchmark needs them: whole output, wall time, and the operating system's
-// own CPU accounting.
+// own CPU accounting. A child is sent SIGTERM when the thread that started it ends, however that
+// is: start what is to live longer than that from main()'s thread.
 #ifndef TALARIA_BENCH_PROCESS_H_
 #define TALARIA_BENCH_PROCESS_H_
 

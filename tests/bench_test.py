@@ -7,8 +7,11 @@ usage: bench_test.py BIN_DIR
 What is checked of the channel is what talaria-cloud says in its own log, not what talaria-bench claims.
 """
 
+import ctypes
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +19,7 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "system"))
 
 import tiny_model  # noqa: E402
+from harness import wait_until  # noqa: E402
 
 WRONG_USAGE = 2
 ROWS = {"decode", "prompt", "decode, burst", "prompt, burst", "first token"}
@@ -133,10 +137,62 @@ def analysis(bench):
         check(done.returncode == WRONG_USAGE and word in done.stderr, f"{arguments} ended with {done.returncode}: {done.stderr!r}")
 
 
+def descendants(pid):
+    """{pid: name}"""
+    parents = {}
+    for entry in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            number, rest = entry.read_text().split(" (", 1)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        name, fields = rest.rsplit(") ", 1)
+        parents[int(number)] = (int(fields.split()[1]), name)
+    found, new = {}, {pid}
+    while new:
+        new = {child for child, (parent, _) in parents.items() if parent in new}
+        found |= {child: parents[child][1] for child in new}
+    return found
+
+
+def ends_with_its_children(bench):
+    """However talaria-bench ends, nothing that it started runs on. Orphans become this process's children, so none is overlooked."""
+    pr_set_child_subreaper = 36
+    check(ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1) == 0, "prctl")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        work = bench.folder / number.name
+        command = [bench.program, "end-to-end", "--model", bench.model, "--store", bench.folder / "store", "--pool-batches", "1", "--work", work,
+                   "--pairs", "1000"]
+        # Where the tests run in the background, SIGINT is ignored.
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+        def in_the_cvm():
+            inside = [descendants(pid) for pid, name in descendants(process.pid).items() if name == "talaria-cvm-lab"]
+            return any("llama-bench" in names.values() for names in inside)
+
+        wait_until(in_the_cvm, 60, "llama-bench runs in the CVM")
+        check("talaria-cloud" in descendants(process.pid).values(), "there is no cloud")
+        process.send_signal(number)
+        check(process.wait(30) == -number, f"{number.name} ended it with {process.returncode}")
+
+        def nobody_left():
+            while descendants(os.getpid()):
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    return False
+            return True
+
+        try:
+            wait_until(nobody_left, 30, f"nothing runs on after {number.name}")
+        finally:
+            for pid in descendants(os.getpid()):
+                os.kill(pid, signal.SIGKILL)
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="talaria-bench-test-", dir="/tmp") as folder:
         bench = Bench(pathlib.Path(folder))
-        for part in (wrong_usage, attested_and_streams, plaintext_is_marked, goals, compared, analysis):
+        for part in (wrong_usage, attested_and_streams, plaintext_is_marked, goals, compared, analysis,
+                     ends_with_its_children):
             part(bench)
             print(f"passed {part.__name__}", flush=True)
 
