@@ -293,11 +293,7 @@ Status Attest(const AttestOptions& options) {
   json["machine"] = Json::parse(MachineJson());
   json["group"] = first->attested()->group;
   json["tee"] = "simulated";
-  if (options.json.empty()) return OkStatus();
-  std::ofstream file(options.json);
-  file << json.dump(2) << "\n";
-  file.close();
-  return file ? OkStatus() : Status(Code::kIo, options.json + " could not be written");
+  return WriteJson(json, options.json);
 }
 
 }  // namespace talaria::bench

@@ -14,6 +14,7 @@
 #include "bench/laboratory.h"
 #include "bench/llama_bench.h"
 #include "bench/process.h"
+#include "bench/provider.h"
 #include "bench/replay_load.h"
 
 namespace talaria::bench {
@@ -74,7 +75,7 @@ class Cloud {
                                           "--threads",
                                           std::to_string(setting.cloud_threads)};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    TALARIA_ASSIGN_OR_RETURN(auto process, Background::Start(arguments, log));
+    TALARIA_ASSIGN_OR_RETURN(std::unique_ptr<Background> process, Launch(arguments, log));
     const auto deadline = Clock::now() + std::chrono::duration<double>(kStartSeconds);
     for (std::string said; said.find(" info: serving ") == std::string::npos;
          said = ReadFile(log)) {
@@ -82,7 +83,7 @@ class Cloud {
         return Status(Code::kUnavailable, "the cloud did not start; see " + log);
       usleep(20'000);
     }
-    return Cloud{std::make_unique<Background>(std::move(process)), "unix:" + socket, log};
+    return Cloud{std::move(process), "unix:" + socket, log};
   }
 };
 
@@ -96,11 +97,9 @@ class Cvm {
                  std::to_string(number);  // its child has a working directory of its own
     cvm->prompt_ = "The " + std::to_string(number) + ". prompt of a CVM among others";
     TALARIA_ASSIGN_OR_RETURN(
-        auto process,
-        Background::Start({options.setting.bin + "/talaria-cvm-lab", "batch", "--cloud", endpoint,
-                           "--scheme", options.setting.scheme, "--pool-batches", "1"},
-                          cvm->file_ + ".log"));
-    cvm->process_ = std::make_unique<Background>(std::move(process));
+        cvm->process_, Launch({options.setting.bin + "/talaria-cvm-lab", "batch", "--cloud",
+                               endpoint, "--scheme", options.setting.scheme, "--pool-batches", "1"},
+                              cvm->file_ + ".log"));
     return cvm;
   }
   Status AwaitReady() {
@@ -296,12 +295,7 @@ Status Connections(const ConnectionsOptions& options) {
       "rows/s: recorded masked rows, all connections together, every answer compared with the "
       "oracle's;\nmerged: requests in a product, on average; answers: whole ones of real CVMs, "
       "compared with what they answered alone.\n");
-  if (!options.json.empty()) {
-    std::ofstream file(options.json);
-    file << json.dump(2) << "\n";
-    file.close();
-    if (!file) return Status(Code::kIo, options.json + " could not be written");
-  }
+  TALARIA_RETURN_IF_ERROR(WriteJson(json, options.json));
   return right ? OkStatus() : Status(Code::kInternal, "a wrong answer or a lost connection");
 }
 

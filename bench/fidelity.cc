@@ -1,9 +1,9 @@
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <regex>
 
 #include "bench/commands.h"
 #include "bench/laboratory.h"
+#include "bench/llama_bench.h"
 
 namespace talaria::bench {
 namespace {
@@ -48,15 +48,11 @@ Status Fidelity(const FidelityOptions& options) {
   std::printf("%-12s %10.4f\n", "llama.cpp", plain_ppl);
   std::printf("%-12s %10.4f\n", "Talaria", masked_ppl);
   std::printf("ratio %.5f over %d chunks of 512 tokens\n", ratio, options.chunks);
-  if (!options.json.empty()) {
-    std::ofstream(options.json) << nlohmann::json{{"perplexity_plain", plain_ppl},
-                                                  {"perplexity_talaria", masked_ppl},
-                                                  {"perplexity_ratio", ratio},
-                                                  {"chunks", options.chunks}}
-                                       .dump(2)
-                                << "\n";
-  }
-  return OkStatus();
+  return WriteJson({{"perplexity_plain", plain_ppl},
+                    {"perplexity_talaria", masked_ppl},
+                    {"perplexity_ratio", ratio},
+                    {"chunks", options.chunks}},
+                   options.json);
 }
 
 }  // namespace talaria::bench

@@ -51,4 +51,12 @@ std::string MachineJson() {
       .dump();
 }
 
+Status WriteJson(const Json& json, const std::string& path) {
+  if (path.empty()) return OkStatus();
+  std::ofstream file(path);
+  file << json.dump(2) << "\n";
+  file.close();
+  return file ? OkStatus() : Status(Code::kIo, path + " could not be written");
+}
+
 }  // namespace talaria::bench

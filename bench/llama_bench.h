@@ -1,7 +1,8 @@
-// llama-bench as the benchmark runs and reads it, and the machine that a result is of.
+// llama-bench as the benchmark runs and reads it, the machine that a result is of, and its file.
 #ifndef TALARIA_BENCH_LLAMA_BENCH_H_
 #define TALARIA_BENCH_LLAMA_BENCH_H_
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ Result<Timed> ParseLlamaBench(const std::string& output);
 
 // An object: processor, cores and kernel.
 std::string MachineJson();
+// A result, indented. Nothing for "". kIo.
+Status WriteJson(const nlohmann::json& json, const std::string& path);
 
 }  // namespace talaria::bench
 

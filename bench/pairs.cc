@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 namespace talaria::bench {
@@ -154,14 +153,6 @@ Json Circumstances(const Setting& setting) {
           {"channel", ChannelName(setting)},
           {"plaintext", setting.plaintext},
           {"tee", "simulated"}};
-}
-
-Status WriteJson(const Json& json, const std::string& path) {
-  if (path.empty()) return OkStatus();
-  std::ofstream file(path);
-  file << json.dump(2) << "\n";
-  file.close();
-  return file ? OkStatus() : Status(Code::kIo, path + " could not be written");
 }
 
 }  // namespace talaria::bench

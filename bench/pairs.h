@@ -88,7 +88,6 @@ void PrintLegend(const Setting& setting);
 
 // What every result says of its machine and its channel.
 nlohmann::json Circumstances(const Setting& setting);
-Status WriteJson(const nlohmann::json& json, const std::string& path);  // kIo; nothing for ""
 
 }  // namespace talaria::bench
 

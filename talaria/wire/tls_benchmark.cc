@@ -10,15 +10,6 @@
 namespace talaria::wire {
 namespace {
 
-const TlsKey& ClientKey() {
-  static const TlsKey key = TlsKey::Generate().value();
-  return key;
-}
-const TlsKey& ServerKey() {
-  static const TlsKey key = TlsKey::Generate().value();
-  return key;
-}
-
 // Argument: bytes each way.
 void Echo(benchmark::State& state, Transport& client, Transport& server) {
   const size_t size = static_cast<size_t>(state.range(0));

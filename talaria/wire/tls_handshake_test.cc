@@ -20,15 +20,6 @@ using std::chrono::steady_clock;
 using testing::AnyOf;
 using testing::HasSubstr;
 
-const TlsKey& ClientKey() {
-  static const TlsKey key = TlsKey::Generate().value();
-  return key;
-}
-const TlsKey& ServerKey() {
-  static const TlsKey key = TlsKey::Generate().value();
-  return key;
-}
-
 // --- Two of ours.
 
 TEST(TlsHandshakeTest, EachKnowsTheOthersKey) {

@@ -32,15 +32,6 @@ Buffer RandomBytes(size_t size, uint64_t seed) {
   return out;
 }
 
-const TlsKey& ClientKey() {
-  static const TlsKey key = TlsKey::Generate().value();
-  return key;
-}
-const TlsKey& ServerKey() {
-  static const TlsKey key = TlsKey::Generate().value();
-  return key;
-}
-
 TlsPair MakePair(const TlsOptions& options = {}, PlainPair plain = MakePlainPair()) {
   return MakeTlsPair(ClientKey(), ServerKey(), options, std::move(plain));
 }

@@ -1,10 +1,10 @@
 """A man in the middle of CVM and cloud, on Unix sockets: counts, records, cuts and forges frames (doc/wire.md)."""
 
 import hashlib
-import os
-import socket
 import struct
 import threading
+
+from relay import Relay
 
 HELLO, HELLO_REPLY, FETCH, CHUNK, MULTIPLY, PRODUCT = 1, 2, 3, 4, 5, 6
 MANIFEST, SKELETON, SCALES, WEIGHTS, HINTS = range(5)  # stream kinds
@@ -40,32 +40,21 @@ class Cut(Exception):
         self.last_bytes = last_bytes
 
 
-class Proxy:
+class Proxy(Relay):
     """Hooks run in the proxy's threads. hook(type, body) returns None to pass the frame on as it is, or the bytes that go
     out in its place (several frames, none, or no frame at all), or raises Cut.
     """
 
     def __init__(self, listen, upstream):
-        self.path, self.upstream = str(listen), str(upstream)
-        self.endpoint = f"unix:{self.path}"
         self.on_request = self.on_reply = None
         self.record = None  # a list: ("->" or "<-", type, group or None, rows or None, bytes of the frame)
         self.requests = {}  # with watch_requests: call -> set of digests of its Multiply frames
         self.watch_requests = False
         self.received = 0  # bytes from the CVM
         self.error = None  # of a hook, which is a bug of the test
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(16)
         self._open = set()
         self._lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self):
-        self._listener.close()
-        self.cut_all()
-        if os.path.exists(self.path):
-            os.unlink(self.path)
+        super().__init__(listen, upstream)
 
     def cut_all(self):
         with self._lock:
@@ -73,30 +62,15 @@ class Proxy:
         for pair in pairs:
             self._cut(pair)
 
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            try:
-                far.connect(self.upstream)
-            except OSError:
-                near.close()
-                continue
-            pair = near, far
-            with self._lock:
-                self._open.add(pair)
-            for source, sink, is_request in ((near, far, True), (far, near, False)):
-                threading.Thread(target=self._pump, args=(pair, source, sink, is_request), daemon=True).start()
+    def _begin(self, near, far):
+        pair = near, far
+        with self._lock:
+            self._open.add(pair)
+        for source, sink, is_request in ((near, far, True), (far, near, False)):
+            threading.Thread(target=self._pump, args=(pair, source, sink, is_request), daemon=True).start()
 
     def _cut(self, pair):
-        for s in pair:
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        self._shut(pair)
         with self._lock:
             self._open.discard(pair)
 

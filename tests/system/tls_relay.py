@@ -1,11 +1,11 @@
 """A relay between two processes, on Unix sockets, that sees what anybody on the way sees: connections and TLS records."""
 
-import os
 import socket
 import struct
 import threading
 
 from harness import check, wait_until
+from relay import Relay
 
 ALERT, APPLICATION_DATA = 21, 23  # TLS 1.3 hides the end of its handshake in APPLICATION_DATA, too
 
@@ -37,30 +37,15 @@ class _Records:
             self.rest = self.rest[5 + length :]
 
 
-class TlsRelay:
+class TlsRelay(Relay):
     def __init__(self, listen, upstream):
-        self.path, self.upstream = str(listen), str(upstream)  # `upstream` may change between connections
-        self.endpoint = f"unix:{self.path}"
         self.passages = []
         self._pairs = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(16)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self):
-        self._listener.close()
-        self.cut_all()
-        if os.path.exists(self.path):
-            os.unlink(self.path)
+        super().__init__(listen, upstream)
 
     def cut_all(self):
         for pair in self._pairs:
-            for s in pair:
-                try:
-                    s.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+            self._shut(pair)
 
     def taken(self):
         """What has passed since the last call; waits until all of it has ended."""
@@ -68,23 +53,12 @@ class TlsRelay:
         passages, self.passages, self._pairs = self.passages, [], []
         return passages
 
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            try:
-                far.connect(self.upstream)
-            except OSError:
-                near.close()
-                continue
-            passage = Passage()
-            self.passages.append(passage)
-            self._pairs.append((near, far))
-            for source, sink, records in ((near, far, passage.up), (far, near, passage.down)):
-                threading.Thread(target=self._pump, args=(passage, source, sink, records), daemon=True).start()
+    def _begin(self, near, far):
+        passage = Passage()
+        self.passages.append(passage)
+        self._pairs.append((near, far))
+        for source, sink, records in ((near, far, passage.up), (far, near, passage.down)):
+            threading.Thread(target=self._pump, args=(passage, source, sink, records), daemon=True).start()
 
     def _pump(self, passage, source, sink, out):
         records = _Records(out)

@@ -16,6 +16,16 @@ namespace talaria::wire {
 
 inline constexpr int kTestTimeoutMs = 20000;  // sanitizers on a loaded machine
 
+// One for all tests of a program: making one takes a while.
+inline const TlsKey& ClientKey() {
+  static const TlsKey key = TlsKey::Generate().value();
+  return key;
+}
+inline const TlsKey& ServerKey() {
+  static const TlsKey key = TlsKey::Generate().value();
+  return key;
+}
+
 struct PlainPair {
   std::unique_ptr<Transport> client, server;
 };
