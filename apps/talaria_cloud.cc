@@ -166,6 +166,13 @@ void AddServe(CLI::App& program, Arguments& args) {
       ->type_name("N")
       ->capture_default_str();
   command
+      ->add_option("--max-connections-per-cvm", options.max_connections_per_cvm,
+                   "Refuse connections of a CVM above this number; it needs one or two")
+      ->envname("TALARIA_MAX_CONNECTIONS_PER_CVM")
+      ->check(CLI::Range(1, 65536))
+      ->type_name("N")
+      ->capture_default_str();
+  command
       ->add_option("--idle-timeout-ms", options.idle_timeout_ms,
                    "Close a connection that asks nothing for so long; 0: never")
       ->envname("TALARIA_IDLE_TIMEOUT_MS")

@@ -14,8 +14,8 @@ namespace {
 struct Cloud {
   Cloud() : tiny({{2, {1}}, {64, {33, 2}}}), store(model::Store::Open(tiny.path()).value()) {
     SetLog("fuzz", LogLevel::kError);
-    products =
-        cloud::ProductService::Create(store, gemm::CreateCpuDevice(1, Isa::kPortable), {}).value();
+    products = cloud::ProductService::Create(store, gemm::CreateCpuDevice(1, Isa::kPortable), {}, 4)
+                   .value();
   }
   cloud::TinyStore tiny;
   model::Store store;

@@ -32,6 +32,7 @@ BatchScheduler::BatchScheduler(std::vector<Group> groups, Options options)
     : groups_(std::move(groups)), options_(std::move(options)) {
   for (std::vector<Place*>* list : {&places_, &waiting_, &batch_})
     list->reserve(options_.max_places);
+  accounts_.reserve(options_.max_places);
   blocks_.reserve(options_.max_places);
 }
 
@@ -58,7 +59,8 @@ Status BatchScheduler::Multiply(Place& place, uint32_t group, Bytes planes, size
   place.rows_ = rows;
   place.done_ = 0;
   place.status_ = OkStatus();
-  place.work_ = std::max(place.work_, work_now_);
+  Account& account = place.account();
+  account.work_ = std::max(account.work_, work_now_);
   place.arrival_ = stats_.arrivals++;
   if (options_.window.count() > 0) place.asked_ = Place::Clock::now();
   place.state_ = Place::State::kWaiting;
@@ -107,8 +109,7 @@ void BatchScheduler::Lead(Place& self, const std::atomic<bool>& stopping, Lock& 
 bool BatchScheduler::LeadsOn(Place::Clock::time_point until, uint64_t own_work) const {
   if (waiting_.empty() || options_.window.count() > 0) return false;
   const Place& next = Next();
-  return (next.rows_ - next.done_) * groups_[next.group_].row_work <= own_work &&
-         Place::Clock::now() < until;
+  return next.left() * groups_[next.group_].row_work <= own_work && Place::Clock::now() < until;
 }
 
 uint64_t BatchScheduler::BatchWork() const {
@@ -119,8 +120,9 @@ uint64_t BatchScheduler::BatchWork() const {
 
 // Who is served least.
 BatchScheduler::Place& BatchScheduler::Next() const {
-  return **std::ranges::min_element(
-      waiting_, {}, [](const Place* place) { return std::tuple(place->work_, place->arrival_); });
+  return **std::ranges::min_element(waiting_, {}, [](Place* place) {
+    return std::tuple(place->account().work_, place->arrival_);
+  });
 }
 
 void BatchScheduler::AwaitCompany(const std::atomic<bool>& stopping, Lock& lock) {
@@ -146,35 +148,67 @@ BatchScheduler::Place::Clock::time_point BatchScheduler::CompanyUntil() const {
   return until;
 }
 
-// Rows of all requests for the group of the one that is served next: an even share each, and what
-// small ones leave goes to larger ones.
+// Rows of all requests for the group of the one that is served next.
 void BatchScheduler::FormBatch() {
-  const Place& first = Next();
+  Place& first = Next();
   const Group& group = groups_[first.group_];
-  work_now_ = std::max(work_now_, first.work_);
+  work_now_ = std::max(work_now_, first.account().work_);
   size_t budget = group.weights->max_rows();
   if (places_.size() > 1)
     budget = std::min(budget, std::max(kMinProductRows, budget / kCompanyFraction));
   batch_.clear();
-  blocks_.clear();
   for (Place* place : waiting_) {
     if (place->group_ == first.group_) batch_.push_back(place);
   }
-  // When there are more requests than rows, who is served least comes first.
-  if (batch_.size() > budget) {
-    std::ranges::sort(batch_, {},
-                      [](const Place* place) { return std::tuple(place->work_, place->arrival_); });
-    batch_.resize(budget);
-  }
-  std::ranges::sort(batch_, {}, [](const Place* place) { return place->rows_ - place->done_; });
-  for (size_t i = 0; i < batch_.size(); ++i) {
-    Place& place = *batch_[i];
-    place.now_ = std::min(place.rows_ - place.done_, budget / (batch_.size() - i));
-    budget -= place.now_;
+  ShareRows(budget);
+  blocks_.clear();
+  for (Place* place : batch_) {
+    const size_t now = place->now_;
     blocks_.push_back(
-        {place.planes_.subspan(place.done_ * group.in_row_bytes, place.now_ * group.in_row_bytes),
-         place.now_,
-         place.out_.subspan(place.done_ * group.out_row_bytes, place.now_ * group.out_row_bytes)});
+        {place->planes_.subspan(place->done_ * group.in_row_bytes, now * group.in_row_bytes), now,
+         place->out_.subspan(place->done_ * group.out_row_bytes, now * group.out_row_bytes)});
+  }
+}
+
+// An even share for each account, and of that for each of its requests; what small ones leave goes
+// to larger ones. Who gets nothing leaves the batch.
+void BatchScheduler::ShareRows(size_t budget) {
+  std::ranges::sort(batch_, {}, &Place::arrival_);
+  accounts_.clear();
+  for (Place* place : batch_) {
+    Account& account = place->account();
+    if (account.requests_++ == 0) {
+      accounts_.push_back(&account);
+      account.arrival_ = place->arrival_;
+      account.wanted_ = account.share_ = 0;
+    }
+    account.wanted_ += place->left();
+  }
+  for (Account* account : accounts_) account->requests_ = 0;
+  // When there are more of them than rows, who is served least comes first.
+  if (accounts_.size() > budget) {
+    std::ranges::sort(accounts_, {}, [](const Account* account) {
+      return std::tuple(account->work_, account->arrival_);
+    });
+    accounts_.resize(budget);
+  }
+  std::ranges::sort(accounts_, {}, &Account::wanted_);
+  for (size_t i = 0; i < accounts_.size(); ++i) {
+    accounts_[i]->share_ = std::min(accounts_[i]->wanted_, budget / (accounts_.size() - i));
+    budget -= accounts_[i]->share_;
+  }
+  // An account's first requests, as many as it has rows.
+  std::erase_if(batch_, [](Place* place) {
+    Account& account = place->account();
+    if (account.requests_ == account.share_) return true;
+    ++account.requests_;
+    return false;
+  });
+  std::ranges::sort(batch_, {}, &Place::left);
+  for (Place* place : batch_) {
+    Account& account = place->account();
+    place->now_ = std::min(place->left(), account.share_ / account.requests_--);
+    account.share_ -= place->now_;
   }
 }
 
@@ -196,7 +230,7 @@ void BatchScheduler::RunBatch(Lock& lock) {
       status = MultiplyOn(*group.weights, {&blocks_[i], 1});
       lock.lock();
     }
-    place.work_ += place.now_ * group.row_work;
+    place.account().work_ += place.now_ * group.row_work;
     place.done_ += place.now_;
     if (!status.ok()) {
       End(place, status);

@@ -9,9 +9,11 @@
 //                │no                                                      │ wakes the next leader
 //                └────▶ wait ─▶ done, or leader ◀─────────────────────────┘
 //
-// Fairness is start-time fair queueing by work (rows times weights): a connection that asks for
-// little is served before one that asks for much, whatever that has in the queue; who was idle has
-// nothing saved up. In a batch the rows are shared evenly. A request that does not fit takes turns.
+// Fairness is between accounts, one a CVM however many connections it has, and is start-time fair
+// queueing by work (rows times weights): who asks for little is served before who asks for much,
+// whatever that has in the queue; who was idle has nothing saved up. In a batch the rows are shared
+// evenly between accounts, and an account's between its requests. One that does not fit takes
+// turns.
 //
 // Only who has asked for a product counts, from its first request until its end: a connection that
 // is not attested cannot ask, so strangers, however many, change no product of anybody. The price
@@ -24,6 +26,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -61,21 +64,38 @@ class BatchScheduler {
     uint64_t blocks = 0;              // of requests in them
   };
 
+  // Whose connections count as one.
+  class Account {
+    friend class BatchScheduler;
+    // All guarded by the scheduler's mutex.
+    uint64_t work_ = 0;  // virtual time: what was multiplied for it
+    // Of the batch that is formed.
+    uint64_t arrival_ = 0;  // of its first request
+    size_t wanted_ = 0, share_ = 0, requests_ = 0;
+  };
+
   // What the scheduler knows of one connection, which has at most one request. Counts for nothing
   // before its first one. The scheduler outlives it.
   class Place {
    public:
-    explicit Place(BatchScheduler& scheduler) : scheduler_(scheduler) {}
+    explicit Place(BatchScheduler& scheduler) : scheduler_(scheduler) {}  // an account of its own
     ~Place();
     Place(const Place&) = delete;
     Place& operator=(const Place&) = delete;
+    // Before its first request.
+    void Join(std::shared_ptr<Account> account) { shared_ = std::move(account); }
 
    private:
     friend class BatchScheduler;
     enum class State { kIdle, kWaiting, kLeader, kDone };
     using Clock = std::chrono::steady_clock;
 
+    Account& account() { return shared_ == nullptr ? own_ : *shared_; }
+    size_t left() const { return rows_ - done_; }
+
     BatchScheduler& scheduler_;
+    Account own_;
+    std::shared_ptr<Account> shared_;
     // All guarded by the scheduler's mutex.
     bool has_asked_ = false;  // and is in places_
     std::condition_variable turn_;
@@ -85,8 +105,7 @@ class BatchScheduler {
     Bytes planes_;
     MutableBytes out_;
     size_t rows_ = 0, done_ = 0;
-    size_t now_ = 0;     // rows in the product that runs
-    uint64_t work_ = 0;  // virtual time: what was multiplied for this connection
+    size_t now_ = 0;  // rows in the product that runs
     uint64_t arrival_ = 0;
     Clock::time_point asked_{};  // kept only where there is a window
   };
@@ -110,6 +129,7 @@ class BatchScheduler {
   Place::Clock::time_point CompanyUntil() const;
   Place& Next() const;
   void FormBatch();
+  void ShareRows(size_t budget);
   void RunBatch(Lock& lock);
   void EndAll(const Status& status);
   void End(Place& place, Status status);
@@ -118,9 +138,10 @@ class BatchScheduler {
   const Options options_;
   mutable std::mutex mutex_;  // not held during a product
   std::condition_variable company_;
-  std::vector<Place*> places_;   // that have asked for a product
-  std::vector<Place*> waiting_;  // with rows to be multiplied, the leader's own included
-  std::vector<Place*> batch_;    // of the product that runs
+  std::vector<Place*> places_;      // that have asked for a product
+  std::vector<Place*> waiting_;     // with rows to be multiplied, the leader's own included
+  std::vector<Place*> batch_;       // of the product that runs
+  std::vector<Account*> accounts_;  // of the batch that is formed
   std::vector<gemm::RowBlock> blocks_;
   bool led_ = false;       // somebody is the leader
   bool forming_ = false;   // and waits for company

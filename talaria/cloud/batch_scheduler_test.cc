@@ -61,8 +61,11 @@ class BatchSchedulerTest : public ::testing::Test {
 // A connection that asks on a thread of its own.
 class Asker {
  public:
-  Asker(BatchScheduler& scheduler, const std::atomic<bool>& stopping)
-      : scheduler_(scheduler), stopping_(stopping), place_(scheduler) {}
+  Asker(BatchScheduler& scheduler, const std::atomic<bool>& stopping,
+        std::shared_ptr<BatchScheduler::Account> account = nullptr)
+      : scheduler_(scheduler), stopping_(stopping), place_(scheduler) {
+    if (account != nullptr) place_.Join(std::move(account));
+  }
   ~Asker() { (void)Join(); }
   // Returns when the request has arrived: arrivals of a test have an order.
   void Ask(uint32_t group, size_t rows, uint64_t seed = 1) {
@@ -229,6 +232,71 @@ TEST_F(BatchSchedulerTest, ConnectionsOfDifferentGroupsTakeTurnsByRows) {
       EXPECT_LE(most - least, 2 * 32u);
     }
   }
+}
+
+// One CVM has four connections, another has one: each CVM has half of the rows.
+TEST_F(BatchSchedulerTest, ConnectionsOfOneCvmShareItsShare) {
+  HoldBack();
+  const auto cvm = std::make_shared<BatchScheduler::Account>();
+  Asker first(*scheduler, stopping), other(*scheduler, stopping);
+  Asker a(*scheduler, stopping, cvm), b(*scheduler, stopping, cvm), c(*scheduler, stopping, cvm),
+      d(*scheduler, stopping, cvm);
+  first.Ask(1, 1);
+  barrier.Await(1);
+  a.Ask(0, 40, 2);
+  b.Ask(0, 40, 3);
+  c.Ask(0, 2, 4);
+  d.Ask(0, 40, 5);
+  other.Ask(0, 24, 6);
+  barrier.Open();
+  for (Asker* asker : {&first, &other, &a, &b, &c, &d}) EXPECT_TRUE(asker->IsRight(sources));
+  // 32 rows: 16 for `other`, of the rest 2 and then 4, 5 and 5; of the next 32, 8 are all of it.
+  EXPECT_THAT(device.calls()[1], Call(0u, Rows({2, 16, 4, 5, 5})));
+  EXPECT_EQ(device.calls()[2].total(), 32u);
+  EXPECT_THAT(device.calls()[2].rows, ::testing::UnorderedElementsAre(8u, 8u, 8u, 8u));
+}
+
+// The same by turns, when they ask for different groups.
+TEST_F(BatchSchedulerTest, ConnectionsOfOneCvmTakeItsTurns) {
+  HoldBack();
+  const auto cvm = std::make_shared<BatchScheduler::Account>();
+  Asker other(*scheduler, stopping), a(*scheduler, stopping, cvm), b(*scheduler, stopping, cvm);
+  other.Ask(0, 64 + 32 * 4);
+  barrier.Await(1);  // 64 of them, while it is alone
+  a.Ask(1, 32 * 4);
+  b.Ask(2, 32 * 4);
+  barrier.Open();
+  for (Asker* asker : {&other, &a, &b}) EXPECT_TRUE(asker->IsRight(sources));
+  size_t others = 0, cvms = 0;
+  for (size_t i = 1; i < device.calls().size() && others < 4; ++i) {
+    const FakeCall call = device.calls()[i];
+    EXPECT_EQ(call.total(), 32u);
+    ++(call.weights == 0 ? others : cvms);
+  }
+  // It is two products behind at first; from then on they alternate, `other` first, who came first.
+  EXPECT_EQ(others, 4u);
+  EXPECT_EQ(cvms, 2u + 3);
+}
+
+// More requests of one CVM than rows: the first ones, and nobody starves.
+TEST_F(BatchSchedulerTest, MoreRequestsOfOneCvmThanItsShare) {
+  FakeDevice small(4);
+  const auto resident = small.CreateWeights(kD, kPadded).value();
+  ASSERT_TRUE(resident->SetColumns(0, sources[0]).ok());
+  BatchScheduler tight({{resident.get(), kInRow, kOutRow, 1}}, {.max_places = 100});
+  small.SetScript([this](const FakeCall&) { return barrier.Wait(); });
+  const auto cvm = std::make_shared<BatchScheduler::Account>();
+  std::vector<std::unique_ptr<Asker>> askers;
+  for (size_t i = 0; i < 9; ++i) {
+    askers.push_back(std::make_unique<Asker>(tight, stopping, i == 8 ? nullptr : cvm));
+    askers.back()->Ask(0, 2, i);
+    if (i == 0) barrier.Await(1);
+  }
+  barrier.Open();
+  for (const auto& asker : askers) EXPECT_TRUE(asker->IsRight(sources));
+  // Two rows for the one connection of its own, at once.
+  EXPECT_THAT(small.calls()[1].rows, ::testing::UnorderedElementsAre(2u, 1u, 1u));
+  for (const FakeCall& call : small.calls()) EXPECT_LE(call.total(), 4u);
 }
 
 // `busy` is alone for ten products of 64 rows; the tenth runs when `late` asks for the first time,

@@ -46,8 +46,10 @@ Status LoadMatrix(const model::Store& store, uint32_t index, const model::Matrix
 
 Result<std::unique_ptr<ProductService>> ProductService::Create(const model::Store& store,
                                                                std::shared_ptr<gemm::Device> device,
-                                                               BatchScheduler::Options options) {
-  std::unique_ptr<ProductService> service(new ProductService(std::move(device)));
+                                                               BatchScheduler::Options options,
+                                                               int max_connections_per_cvm) {
+  std::unique_ptr<ProductService> service(
+      new ProductService(std::move(device), max_connections_per_cvm));
   TALARIA_RETURN_IF_ERROR(service->Load(store));
   std::vector<BatchScheduler::Group> groups;
   for (const Group& group : service->groups_) {
@@ -58,6 +60,26 @@ Result<std::unique_ptr<ProductService>> ProductService::Create(const model::Stor
   }
   service->scheduler_ = std::make_unique<BatchScheduler>(std::move(groups), std::move(options));
   return service;
+}
+
+Status ProductService::Connection::Admit(const Digest& cvm_key) {
+  TALARIA_CHECK(!cvm_);
+  const std::lock_guard lock(service_.mutex_);
+  Cvm& cvm = service_.cvms_[cvm_key];
+  if (cvm.connections == service_.max_connections_per_cvm_)
+    return {Code::kResourceExhausted, "a CVM has enough connections"};
+  if (cvm.account == nullptr) cvm.account = std::make_shared<BatchScheduler::Account>();
+  ++cvm.connections;
+  place_.Join(cvm.account);
+  cvm_ = cvm_key;
+  return OkStatus();
+}
+
+ProductService::Connection::~Connection() {
+  if (!cvm_) return;
+  const std::lock_guard lock(service_.mutex_);
+  const auto cvm = service_.cvms_.find(*cvm_);
+  if (--cvm->second.connections == 0) service_.cvms_.erase(cvm);
 }
 
 Status ProductService::Load(const model::Store& store) {

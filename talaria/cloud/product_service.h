@@ -5,10 +5,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <vector>
 
 #include "talaria/base/bytes.h"
+#include "talaria/base/digest.h"
 #include "talaria/base/result.h"
 #include "talaria/cloud/batch_scheduler.h"
 #include "talaria/gemm/device.h"
@@ -23,16 +27,23 @@ class ProductService {
   // its self-test. kCorrupt names the matrix; kIo, kResourceExhausted, kUnavailable.
   static Result<std::unique_ptr<ProductService>> Create(const model::Store& store,
                                                         std::shared_ptr<gemm::Device> device,
-                                                        BatchScheduler::Options options);
+                                                        BatchScheduler::Options options,
+                                                        int max_connections_per_cvm);
 
-  // Whose a request is; one of them a connection.
+  // Whose a request is; one of them a connection. The service outlives it.
   class Connection {
    public:
-    explicit Connection(ProductService& service) : place_(*service.scheduler_) {}
+    explicit Connection(ProductService& service) : service_(service), place_(*service.scheduler_) {}
+    ~Connection();
+    // It is the CVM's with that attested key, with which it shares turns and rows from now on.
+    // Once, before the first Multiply. kResourceExhausted: that CVM has enough connections.
+    Status Admit(const Digest& cvm_key);
 
    private:
     friend class ProductService;
+    ProductService& service_;
     BatchScheduler::Place place_;
+    std::optional<Digest> cvm_;
   };
 
   // The residues [rows][o_padded] x 6 bytes of a request whose tail is `planes`, in `buffer`, which
@@ -52,12 +63,21 @@ class ProductService {
     std::unique_ptr<gemm::DeviceWeights> weights;  // immutable after Create
   };
 
-  explicit ProductService(std::shared_ptr<gemm::Device> device) : device_(std::move(device)) {}
+  struct Cvm {
+    std::shared_ptr<BatchScheduler::Account> account;
+    int connections = 0;
+  };
+
+  ProductService(std::shared_ptr<gemm::Device> device, int max_connections_per_cvm)
+      : device_(std::move(device)), max_connections_per_cvm_(max_connections_per_cvm) {}
   Status Load(const model::Store& store);
 
   const std::shared_ptr<gemm::Device> device_;
   std::vector<Group> groups_;
   std::unique_ptr<BatchScheduler> scheduler_;
+  const int max_connections_per_cvm_;
+  std::mutex mutex_;
+  std::map<Digest, Cvm> cvms_;  // that have connections
 };
 
 }  // namespace talaria::cloud

@@ -31,6 +31,7 @@ Status CheckOptions(const ServerOptions& options) {
   const auto bad = [](const char* what) { return Status(Code::kInvalidArgument, what); };
   if (options.device.threads < 1) return bad("threads must be at least 1");
   if (options.max_connections < 1) return bad("max_connections must be at least 1");
+  if (options.max_connections_per_cvm < 1) return bad("max_connections_per_cvm must be at least 1");
   if (options.batch_window_us < 0 || options.batch_window_us > kMaxBatchWindowUs)
     return bad("batch_window_us must be 0 to 100000: all connections wait for it");
   if (options.idle_timeout_ms < 0) return bad("idle_timeout_ms must not be negative");
@@ -62,11 +63,12 @@ class ServerImpl final : public Server {
     }
     LogInfo("products on " + device->name());
     TALARIA_ASSIGN_OR_RETURN(
-        products_, ProductService::Create(
-                       store_, device,
-                       {.max_places = static_cast<size_t>(options_.max_connections),
-                        .window = std::chrono::microseconds(options_.batch_window_us),
-                        .on_lost = [this](const Status& status) { OnDeviceLost(status); }}));
+        products_,
+        ProductService::Create(store_, device,
+                               {.max_places = static_cast<size_t>(options_.max_connections),
+                                .window = std::chrono::microseconds(options_.batch_window_us),
+                                .on_lost = [this](const Status& status) { OnDeviceLost(status); }},
+                               options_.max_connections_per_cvm));
     for (const gemm::Device::Memory& memory : device->memory()) LogMemory(memory);
     TALARIA_ASSIGN_OR_RETURN(listener_, wire::Listener::Create(endpoint));
     return OkStatus();

@@ -21,6 +21,8 @@ struct ServerOptions {
   std::shared_ptr<gemm::Device> test_device = nullptr;
   int batch_window_us = 0;  // how long a product may wait for other CVMs' rows (batch_scheduler.h)
   int max_connections = 64;
+  // Of one attested key. A CVM needs one, and a second while the first is given up.
+  int max_connections_per_cvm = 4;
   int idle_timeout_ms = 0;       // between requests; 0 = none. Inside a frame: frame_timeout_ms.
   int frame_timeout_ms = 10000;  // no progress for so long while a frame is received or sent; >= 1
   // Absolute, however slowly a peer drips: from the connection to the end of its Hello, and from

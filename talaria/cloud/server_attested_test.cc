@@ -180,6 +180,89 @@ TEST(AttestedServer, BeforeEvidenceNothingButHelloIsAnswered) {
 
 // Whoever is connected and not attested, as far as they get, changes nothing about the products of
 // somebody who is: all rows that the device takes go into one, not a quarter of them.
+// A request for rows of the first group.
+Buffer Product(const TinyStore& store, uint32_t rows) {
+  uint8_t header[wire::kCallHeaderBytes];
+  EncodeTo(wire::MultiplyHeader{1, 0, rows}, header);
+  Buffer body(header, header + sizeof(header));
+  const Buffer planes = store.Planes(0, rows, 1);
+  body.insert(body.end(), planes.begin(), planes.end());
+  return body;
+}
+
+// Two CVMs, one with three connections, all with as many rows: each CVM has half of a product.
+TEST(AttestedServer, ConnectionsOfACvmCountAsOne) {
+  const TinyStore store(kShapes);
+  const auto device = std::make_shared<testing::FakeDevice>(200);  // 50 of them with company
+  ServerOptions options;
+  options.test_device = device;
+  const AttestedServer server(store, true, options);
+  const wire::TlsKey one = std::move(*wire::TlsKey::Generate());
+  const wire::TlsKey other = std::move(*wire::TlsKey::Generate());
+  std::vector<std::unique_ptr<Cvm>> cvms;
+  for (const wire::TlsKey* key : {&one, &one, &one, &other}) {
+    Cvm& cvm = *cvms.emplace_back(std::make_unique<Cvm>(server, *key));
+    if (!cvm.Greet().attested) {
+      ASSERT_EQ(cvm.Present(cvm.MakeClaim(cvm.Channel())).first, Type::kAttested);
+    }
+  }
+  bool together = false;
+  for (int wait_ms = 20; !together && wait_ms < 5000; wait_ms *= 2) {
+    device->ForgetCalls();
+    testing::Barrier barrier;
+    device->SetScript([&](const testing::FakeCall&) { return barrier.Wait(); });
+    // The first one's product holds the device until the others' requests have come.
+    for (const auto& cvm : cvms) {
+      cvm->Send(Type::kMultiply, Product(store, 100));
+      if (cvm == cvms[0]) barrier.Await(1);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(wait_ms));
+    barrier.Open();
+    for (const auto& cvm : cvms) ASSERT_EQ(cvm->Answer().first, Type::kProduct);
+    std::vector<size_t> rows = device->calls()[1].rows;
+    together = rows.size() == 4;
+    if (together) {
+      std::ranges::sort(rows);
+      EXPECT_EQ(rows, (std::vector<size_t>{8, 8, 9, 25}));
+    }
+    device->SetScript([](const testing::FakeCall&) { return OkStatus(); });
+  }
+  EXPECT_TRUE(together);
+}
+
+TEST(AttestedServer, ACvmHasAFewConnectionsAndTheOthersHaveTheirs) {
+  const TinyStore store(kShapes);
+  ServerOptions options;
+  options.max_connections_per_cvm = 2;
+  const AttestedServer server(store, true, options);
+  const wire::TlsKey key = std::move(*wire::TlsKey::Generate());
+  auto first = std::make_unique<Cvm>(server, key);
+  EXPECT_FALSE(first->Greet().attested);
+  EXPECT_EQ(first->Present(first->MakeClaim(first->Channel())).first, Type::kAttested);
+  Cvm second(server, key);
+  EXPECT_TRUE(second.Greet().attested);
+  Cvm third(server, key);
+  third.Send(Type::kHello, Encode(wire::Hello{}));
+  EXPECT_EQ(third.Answer(), std::pair(Type::kError, ErrorCode::kOverloaded));
+  EXPECT_TRUE(third.IsClosed());
+  EXPECT_TRUE(first->HasWeights());
+  EXPECT_TRUE(second.HasWeights());
+  const wire::TlsKey other_key = std::move(*wire::TlsKey::Generate());
+  Cvm other(server, other_key);
+  EXPECT_FALSE(other.Greet().attested);
+  EXPECT_EQ(other.Present(other.MakeClaim(other.Channel())).first, Type::kAttested);
+
+  first.reset();  // its place comes free as soon as the server has noticed
+  bool admitted = false;
+  for (int i = 0; !admitted && i < 500; ++i) {
+    Cvm again(server, key);
+    again.Send(Type::kHello, Encode(wire::Hello{}));
+    admitted = again.Answer().first == Type::kHelloReply;
+    if (!admitted) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_TRUE(admitted);
+}
+
 TEST(AttestedServer, StrangersChangeNoProductOfAnAdmittedCvm) {
   constexpr uint32_t kRows = 200;
   const TinyStore store(kShapes);
@@ -203,12 +286,7 @@ TEST(AttestedServer, StrangersChangeNoProductOfAnAdmittedCvm) {
     }
   }
   device->ForgetCalls();
-  uint8_t header[wire::kCallHeaderBytes];
-  EncodeTo(wire::MultiplyHeader{1, 0, kRows}, header);
-  Buffer body(header, header + sizeof(header));
-  const Buffer planes = store.Planes(0, kRows, 1);
-  body.insert(body.end(), planes.begin(), planes.end());
-  cvm.Send(Type::kMultiply, body);
+  cvm.Send(Type::kMultiply, Product(store, kRows));
   EXPECT_EQ(cvm.Answer().first, Type::kProduct);
   ASSERT_EQ(device->calls().size(), 1u);
   EXPECT_EQ(device->calls()[0].rows, std::vector<size_t>{kRows});

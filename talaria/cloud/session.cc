@@ -149,6 +149,7 @@ Status Session::AnswerHello(Bytes body) {
   reply.manifest_bytes = static_cast<uint32_t>(manifest_bytes);
   reply.attested = IsAttested();
   if (reply.attested) {
+    if (tls_ != nullptr) TALARIA_RETURN_IF_ERROR(products_.Admit(tls_->peer_key()));
     socket_->Admit();
   } else {
     socket_->Extend(context_.evidence_timeout_ms);
@@ -179,6 +180,7 @@ Status Session::AnswerAttest(Bytes body) {
     context_.refused_claims.Warn("refused a CVM: " + until.status().ToString());
     return Status(Code::kUntrusted, "not attested");
   }
+  TALARIA_RETURN_IF_ERROR(products_.Admit(tls_->peer_key()));
   attested_until_ = *until;
   socket_->Admit();
   connection_->SetMaxFrameBytes(wire::kMaxFrameBytes);
