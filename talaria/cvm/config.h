@@ -29,7 +29,9 @@ struct Config {
   int slots = 1;                  // requests at a time
   int threads = 1;                // of llama.cpp
   uint32_t max_body_bytes = 8u << 20;
-  bool prompt_cache = false;  // reuse of prompt prefixes, across users; shows up as latency
+  // The only user who may ask, whose prompts' prefixes are then reused. Empty: every user of the
+  // tenant, and nothing of a request outlives it.
+  std::string prompt_cache_user;
   // [tenant]
   std::string tenant_key;  // raw Ed25519 public key, 64 hex digits; mandatory unless both plaintext
   // [tee]

@@ -48,7 +48,7 @@ TEST(ConfigTest, MinimalFileGetsTheDefaults) {
   EXPECT_EQ(config->context, 4096u);
   EXPECT_EQ(config->slots, 1);
   EXPECT_EQ(config->max_body_bytes, 8u << 20);
-  EXPECT_FALSE(config->prompt_cache);
+  EXPECT_EQ(config->prompt_cache_user, "");
   EXPECT_EQ(config->pool_bytes, 0u);
   EXPECT_EQ(config->digest, Sha256Of(AsBytes(Minimal())));
 }
@@ -70,7 +70,7 @@ context = 8192
 slots = 4
 threads = 3
 max_body_bytes = "2 MiB"
-prompt_cache = true
+prompt_cache_user = "ada"
 [tenant]
 key = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 [tee]
@@ -98,7 +98,7 @@ run_dir = "/run/talaria"
   EXPECT_EQ(config->slots, 4);
   EXPECT_EQ(config->threads, 3);
   EXPECT_EQ(config->max_body_bytes, 2u << 20);
-  EXPECT_TRUE(config->prompt_cache);
+  EXPECT_EQ(config->prompt_cache_user, "ada");
   EXPECT_EQ(config->pool_bytes, uint64_t{3} << 30);
   EXPECT_EQ(config->fill_threads, 2);
   EXPECT_EQ(config->llama_server, "/opt/bin/llama-server");
@@ -132,8 +132,13 @@ TEST(ConfigTest, WrongTypesAreRefused) {
             "cvm.toml:10: server.context must be an integer");
   EXPECT_EQ(ErrorOf(Minimal() + "context = 4096.0\n"),
             "cvm.toml:10: server.context must be an integer");
-  EXPECT_EQ(ErrorOf(Minimal() + "prompt_cache = 1\n"),
-            "cvm.toml:10: server.prompt_cache must be true or false");
+  EXPECT_EQ(ErrorOf(Minimal() + "plaintext = 1\n"),
+            "cvm.toml:10: server.plaintext must be true or false");
+  for (const std::string& name : {std::string(65, 'a'), std::string("\\t")}) {
+    EXPECT_EQ(ErrorOf(Minimal() + "prompt_cache_user = \"" + name + "\"\n"),
+              "cvm.toml:10: server.prompt_cache_user must be a user's name: at most 64 printable "
+              "characters");
+  }
   EXPECT_EQ(ErrorOf(Minimal() + "[engine]\nplugin = 7\n"),
             "cvm.toml:11: engine.plugin must be a string");
   EXPECT_EQ(ErrorOf("cloud = 3\n"), "cvm.toml:1: cloud must be a table");
@@ -251,11 +256,13 @@ TEST(ConfigTest, TheExampleLoads) {
   ASSERT_TRUE(config.ok()) << config.status().ToString();
   std::stringstream text;
   text << std::ifstream(path).rdbuf();
-  for (const char* key : {"endpoint",      "provider_key",    "plaintext",    "key",
-                          "report_folder", "idle_timeout_ms", "max_retries",  "identity",
-                          "check_vectors", "listen",          "context",      "slots",
-                          "threads",       "max_body_bytes",  "prompt_cache", "pool_bytes",
-                          "fill_threads",  "llama_server",    "plugin",       "run_dir"}) {
+  for (const char* key : {"endpoint",    "provider_key",   "plaintext",
+                          "key",         "report_folder",  "idle_timeout_ms",
+                          "max_retries", "identity",       "check_vectors",
+                          "listen",      "context",        "slots",
+                          "threads",     "max_body_bytes", "prompt_cache_user",
+                          "pool_bytes",  "fill_threads",   "llama_server",
+                          "plugin",      "run_dir"}) {
     EXPECT_THAT(text.str(), HasSubstr(std::string(key) + " = ")) << key;
   }
 }

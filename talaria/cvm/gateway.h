@@ -56,7 +56,9 @@ struct GatewayOptions {
   std::string upstream_socket = {};  // llama-server's
   uint32_t max_body_bytes = 8u << 20;
   int max_connections = 64;
-  bool prompt_cache = false;  // otherwise `cache_prompt` is forced to false in every request
+  // Empty: `cache_prompt` is false in every request, whatever it says. Else only this user is
+  // served (over plain HTTP everybody is): what is reused of a prompt shows up as latency.
+  std::string prompt_cache_user = {};
   std::function<bool()> ready =
       {};  // thread-safe: whether requests may pass; false -> 503 and /readyz 503
   std::function<std::string()> stage =

@@ -40,6 +40,9 @@ Verdict RequestAdmission::OnHeader(const RequestHead& head) {
     if (head.target == kRevocationsPath) return OnOwnRoute(Kind::kRevocations, head);
     token = Authenticate(head);
     if (!token) return Problem{http::status::unauthorized, "A valid token is needed."};
+    // Nobody else's prompts may come between those that are reused.
+    if (!options_.prompt_cache_user.empty() && token->user != options_.prompt_cache_user)
+      return Problem{http::status::forbidden, "This CVM serves another user alone."};
     is_stranger_ = false;
   }
   if (channel_ && head.target == kReceiptPath) return AnswerReceipt(head, *token);
@@ -74,8 +77,8 @@ Verdict RequestAdmission::OnBody(const std::string& body) {
   }
   if (kind_ == Kind::kRevocations) return TakeRevocations(body);
   uint64_t answers = 1;
-  Result<std::string> filtered =
-      FilterBody(route_->body, body, {.prompt_cache = options_.prompt_cache}, &answers);
+  Result<std::string> filtered = FilterBody(
+      route_->body, body, {.prompt_cache = !options_.prompt_cache_user.empty()}, &answers);
   if (!filtered.ok()) return BadRequest(filtered.status());
   meter_ = AnswerMeter(answers);
   return PassOn{route_, std::move(*filtered)};

@@ -3,8 +3,8 @@
 // gateway, and for its one thread.
 //
 // The first thing that is wrong is answered, in this order: a route of evidence or revocations
-// (which need no user), the token, the route, the method, whether the model is ready, the salt of a
-// receipt, the user's limits, the body's type and size, its fields.
+// (which need no user), the token, whether this user is served, the route, the method, whether the
+// model is ready, the salt of a receipt, the user's limits, the body's type and size, its fields.
 #ifndef TALARIA_CVM_GATEWAY_ADMISSION_H_
 #define TALARIA_CVM_GATEWAY_ADMISSION_H_
 

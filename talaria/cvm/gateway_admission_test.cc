@@ -44,8 +44,8 @@ class GatewayAdmissionTest : public testing::Test {
     options_.ready = [this] { return ready_; };
   }
   // A user who may ask once a minute.
-  std::string Bearer() const {
-    return "Bearer " + tenant::MakeToken({.user = "ada",
+  std::string Bearer(const std::string& user = "ada") const {
+    return "Bearer " + tenant::MakeToken({.user = user,
                                           .id = {1},
                                           .not_before = 1000,
                                           .expires = 100'000,
@@ -92,6 +92,33 @@ TEST_F(GatewayAdmissionTest, TheFirstThingThatIsWrongIsAnswered) {
   EXPECT_EQ(Refused(admission.OnHeader(head)), 415u);
   admission.EndRequest();
   EXPECT_EQ(Refused(admission.OnHeader(head)), 429u);
+}
+
+// What is reused of a prompt is its user's own: nobody else's is ever computed.
+TEST_F(GatewayAdmissionTest, WithAPromptCacheOneUserIsServed) {
+  ready_ = true;
+  options_.prompt_cache_user = "ada";
+  RequestAdmission admission(options_, std::make_shared<Channel>());
+  const std::string ada = Bearer(), bob = Bearer("bob");
+  RequestHead head{.method = "POST",
+                   .target = "/v1/chat/completions",
+                   .content_type = "application/json",
+                   .authorization = {.count = 1, .value = bob},
+                   .salt = {},
+                   .has_body = true,
+                   .content_length = 10};
+  EXPECT_EQ(Refused(admission.OnHeader(head)), 403u);
+  for (const char* target : {"/v1/nothing", "/readyz", "/v1/models"}) {
+    head.target = target;
+    EXPECT_EQ(Refused(admission.OnHeader(head)), 403u) << target;
+  }
+  EXPECT_TRUE(admission.is_stranger());  // keeps its deadline
+  head.target = "/v1/chat/completions";
+  head.authorization.value = ada;
+  EXPECT_EQ(MaxBody(admission.OnHeader(head)), 1000u);
+  const Verdict passed = admission.OnBody(R"({"cache_prompt":true})");
+  ASSERT_TRUE(std::holds_alternative<PassOn>(passed));
+  EXPECT_EQ(std::get<PassOn>(passed).body, R"({"cache_prompt":true})");
 }
 
 TEST_F(GatewayAdmissionTest, ABodyIsJudgedByTypeSizeAndFields) {

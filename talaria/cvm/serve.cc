@@ -49,7 +49,7 @@ class ServerImpl final : public Server {
     }
     gateway.upstream_socket = service_->run_folder().engine_socket();
     gateway.max_body_bytes = config.max_body_bytes;
-    gateway.prompt_cache = config.prompt_cache;
+    gateway.prompt_cache_user = config.prompt_cache_user;
     // A poisoned session takes readiness down at once, before this process has noticed in its own
     // thread.
     gateway.ready = [this] {

@@ -86,7 +86,7 @@ std::vector<std::string> LlamaServerArguments(const Config& config, const model:
       "--host", socket, "--no-ui", "--no-slots", "--cors-origins", "none",
       // Nothing of a request is kept or told.
       "--cache-ram", "0", "--ctx-checkpoints", "0", "--log-disable", "-lv", "0"};
-  if (!config.prompt_cache) {
+  if (config.prompt_cache_user.empty()) {
     for (const char* argument : {"--no-cache-prompt", "--slot-prompt-similarity", "0"})
       arguments.push_back(argument);
   }

@@ -136,7 +136,7 @@ TEST(LlamaServerArgumentsTest, TheListIsFixed) {
                                              "--slot-prompt-similarity",
                                              "0"};
   EXPECT_EQ(LlamaServerArguments(config, manifest, "/run/x/llama.sock"), expected);
-  config.prompt_cache = true;
+  config.prompt_cache_user = "ada";
   EXPECT_THAT(LlamaServerArguments(config, manifest, "/run/x/llama.sock"),
               Not(Contains("--no-cache-prompt")));
 }
