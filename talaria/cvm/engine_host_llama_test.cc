@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -14,6 +16,7 @@
 
 #include "talaria/cvm/engine_host.h"
 #include "talaria/cvm/gateway.h"
+#include "talaria/cvm/gateway_filter.h"
 #include "talaria/engine/testing/tiny_model.h"
 
 namespace talaria::cvm {
@@ -134,6 +137,60 @@ TEST_F(EngineHostLlamaTest, ServesACompletionFromTheSandboxAndSurvivesALostCloud
       << "poisoning is the session's; who joins them decides what becomes of the child";
   host->Kill();
   EXPECT_EQ(host->Wait(20000).value(), 128 + 9);
+}
+
+// The first line of the answer to a completion that the gateway lets through.
+std::string Complete(const std::string& path, const std::string& unfiltered) {
+  const Result<std::string> body = FilterBody(BodyKind::kCompletion, unfiltered, {});
+  if (!body.ok()) return body.status().ToString();
+  const std::string request =
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+      "Connection: close\r\nContent-Length: " +
+      std::to_string(body->size()) + "\r\n\r\n" + *body;
+  const Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return "no connection";
+  for (size_t sent = 0; sent < request.size();) {
+    const ssize_t n = send(fd.get(), request.data() + sent, request.size() - sent, MSG_NOSIGNAL);
+    if (n <= 0) return "not sent";
+    sent += static_cast<size_t>(n);
+  }
+  std::string answer;
+  char piece[4096];
+  for (ssize_t n; (n = recv(fd.get(), piece, sizeof piece, 0)) > 0;)
+    answer.append(piece, static_cast<size_t>(n));
+  return answer.substr(0, answer.find('\r'));
+}
+
+// A user must not end the engine of all users: llama.cpp parses by recursion, and the deepest that
+// the gateway lets through fits the stack that the launcher gives.
+TEST_F(EngineHostLlamaTest, SurvivesTheDeepestThatTheGatewayLetsThrough) {
+  auto host = Start();
+  ASSERT_TRUE(WaitForHealth(*host).ok());
+  const std::string groups(kMaxGrammarGroups, '('), ends(kMaxGrammarGroups, ')');
+  const std::string grammar =
+      R"({"prompt":"1","max_tokens":1,"grammar":"root ::= )" + groups + "[0-9a-z]" + ends + "\"}";
+  EXPECT_EQ(Complete(socket_, grammar), "HTTP/1.1 200 OK");
+
+  // Reference after reference, and between two of them as many levels as a body may have.
+  constexpr size_t kLevels = kMaxJsonDepth - 6;
+  std::string open, close;
+  for (size_t i = 0; i < kLevels; ++i) {
+    open += R"({"type":"array","items":)";
+    close += '}';
+  }
+  std::string schema =
+      R"({"prompt":"1","max_tokens":1,"json_schema":{"$ref":"#/$defs/0","$defs":{)";
+  for (size_t i = 1; i < kMaxSchemaReferences; ++i) {
+    schema += '"' + std::to_string(i - 1) + "\":" + open + R"({"$ref":"#/$defs/)" +
+              std::to_string(i) + "\"}" + close + ",";
+  }
+  schema += '"' + std::to_string(kMaxSchemaReferences - 1) + R"(":{"type":"string"}}}})";
+  EXPECT_EQ(Complete(socket_, schema), "HTTP/1.1 200 OK");
+  EXPECT_TRUE(ProbeCompletion(socket_, 20000).ok());
 }
 
 TEST_F(EngineHostLlamaTest, WithoutAPluginTheChildEndsAndNothingLands) {

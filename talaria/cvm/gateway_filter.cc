@@ -6,6 +6,8 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <span>
+#include <string>
+#include <vector>
 
 namespace talaria::cvm {
 namespace {
@@ -180,6 +182,43 @@ Status CheckBounds(std::string_view text) {
   return OkStatus();
 }
 
+size_t CountReferences(const Json& request) {
+  size_t count = 0;
+  for (std::vector<const Json*> left = {&request}; !left.empty();) {
+    const Json& value = *left.back();
+    left.pop_back();
+    if (!value.is_structured()) continue;
+    if (value.is_object() && value.contains("$ref")) ++count;
+    for (const Json& member : value) left.push_back(&member);
+  }
+  return count;
+}
+
+// Names, or a letter each.
+bool NamesInfill(const Json& samplers) {
+  if (samplers.is_string())
+    return samplers.get_ref<const std::string&>().find('i') != std::string::npos;
+  return samplers.is_array() &&
+         std::ranges::any_of(samplers, [](const Json& name) { return name == "infill"; });
+}
+
+// What one request would take the engine away from everybody with.
+Status CheckCost(const Json& request) {
+  if (const auto grammar = request.find("grammar");
+      grammar != request.end() && grammar->is_string() &&
+      static_cast<size_t>(std::ranges::count(grammar->get_ref<const std::string&>(), '(')) >
+          kMaxGrammarGroups)
+    return Refused("The grammar has too many groups.");
+  if (CountReferences(request) > kMaxSchemaReferences)
+    return Refused("The JSON body has too many references.");
+  // Compares all pairs of the vocabulary for every token, minutes each, and is of a route that
+  // there is not.
+  if (const auto samplers = request.find("samplers");
+      samplers != request.end() && NamesInfill(*samplers))
+    return Refused("There is no sampler for infilling.");
+  return OkStatus();
+}
+
 // Choices times prompts. llama-server refuses numbers that it does not like, so anything else
 // counts as one.
 uint64_t CountAnswers(const Json& request) {
@@ -229,6 +268,7 @@ Result<std::string> FilterBody(BodyKind kind, std::string_view body, const Filte
     for (auto& [name, value] : parsed.items()) {
       if (Contains(lists[0], name) || Contains(lists[1], name)) kept[name] = std::move(value);
     }
+    TALARIA_RETURN_IF_ERROR(CheckCost(kept));
     // Set even when the client does not mention it: llama-server's own default is to reuse.
     if (!options.prompt_cache && Contains(lists[0], "cache_prompt")) kept["cache_prompt"] = false;
     if (answers != nullptr) *answers = CountAnswers(kept);

@@ -64,6 +64,11 @@ inline constexpr size_t kMaxJsonValues = size_t{1} << 19;  // a prompt may be an
 // Ordered objects, ours and llama.cpp's, are searched linearly for every key that is added.
 inline constexpr size_t kMaxJsonObjectKeys = 1024;
 inline constexpr size_t kMaxJsonKeySearches = size_t{1} << 22;  // keys passed, in all objects
+// llama.cpp follows groups of a grammar and references of a schema by recursion: a fourth of what
+// fits the stack that the launcher gives it (launcher_process.cc), with the depth above between two
+// references. Beyond, one request would end the engine for everybody.
+inline constexpr size_t kMaxGrammarGroups = size_t{1} << 16;
+inline constexpr size_t kMaxSchemaReferences = 1024;
 
 // The body that llama-server is sent: the same JSON object with the listed fields only, in their
 // order, re-encoded. kInvalidArgument: not a JSON object in UTF-8, or out of bounds; the message is

@@ -215,6 +215,38 @@ TEST(GatewayFilterTest, BoundsHoldExactly) {
               Not(HasSubstr("refused")));
 }
 
+// Each of these ends or occupies llama-server for all users, without the bound.
+TEST(GatewayFilterTest, NothingThatTakesTheEngineAwayFromEverybody) {
+  const auto grammar = [](size_t groups) {
+    return R"({"grammar":"root ::= )" + std::string(groups, '(') + "a" + std::string(groups, ')') +
+           "\"}";
+  };
+  EXPECT_THAT(Filtered(BodyKind::kChat, grammar(kMaxGrammarGroups)), Not(HasSubstr("refused")));
+  EXPECT_THAT(Filtered(BodyKind::kChat, grammar(kMaxGrammarGroups + 1)), HasSubstr("groups"));
+
+  // Under any name of a key, in any field, and spelt with escapes.
+  for (const char* key : {"$ref", "\\u0024ref"}) {
+    const auto references = [&](size_t count) {
+      std::string text = R"({"messages":[],"tools":[{})";
+      for (size_t i = 0; i < count; ++i) text += R"(,{"a":{")" + std::string(key) + R"(":"#/a"}})";
+      return text + "]}";
+    };
+    EXPECT_THAT(Filtered(BodyKind::kMessages, references(kMaxSchemaReferences)),
+                Not(HasSubstr("refused")));
+    EXPECT_THAT(Filtered(BodyKind::kMessages, references(kMaxSchemaReferences + 1)),
+                HasSubstr("references"));
+  }
+
+  for (const char* samplers : {R"(["top_k","infill"])", R"("ki")"}) {
+    EXPECT_THAT(Filtered(BodyKind::kCompletion, R"({"samplers":)" + std::string(samplers) + "}"),
+                HasSubstr("infilling"));
+  }
+  for (const char* samplers : {R"(["top_k","temperature"])", R"("kt")", "5", "[5]"}) {
+    EXPECT_THAT(Filtered(BodyKind::kCompletion, R"({"samplers":)" + std::string(samplers) + "}"),
+                Not(HasSubstr("refused")));
+  }
+}
+
 TEST(GatewayFilterTest, ErrorsNeverQuoteTheBody) {
   for (const char* body : {"{\"CANARY\"", "CANARY", "{\"a\":CANARY}", "[\"CANARY\"]"}) {
     EXPECT_THAT(Filtered(BodyKind::kChat, body), Not(HasSubstr("CANARY"))) << body;

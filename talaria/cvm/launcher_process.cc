@@ -18,6 +18,10 @@
 namespace talaria::cvm {
 namespace {
 
+// llama.cpp parses a user's grammars and schemas by recursion. With it fits four times what the
+// gateway lets through (gateway_filter.h); only what is used takes memory.
+constexpr rlim_t kStackBytes = rlim_t{256} << 20;
+
 // --- Between fork and exec. What goes wrong is reported through a pipe that exec closes: 'W' text
 // for a warning, 'E' code text for a failure, each ended by a zero byte.
 class Report {
@@ -101,6 +105,11 @@ void DieWithLauncher(pid_t launcher, Report& report) {
     report.Fail("chdir " + program.working_directory);
   const rlimit no_core{0, 0};
   if (setrlimit(RLIMIT_CORE, &no_core) != 0) report.Fail("RLIMIT_CORE");
+  // Its threads' too: glibc takes their size from this limit.
+  rlimit stack{};
+  if (getrlimit(RLIMIT_STACK, &stack) != 0) report.Fail("RLIMIT_STACK");
+  stack.rlim_cur = std::min<rlim_t>(kStackBytes, stack.rlim_max);
+  if (setrlimit(RLIMIT_STACK, &stack) != 0) report.Fail("RLIMIT_STACK");
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) report.Fail("PR_SET_NO_NEW_PRIVS");
   ResetSignals();
   std::vector<std::string> environment;

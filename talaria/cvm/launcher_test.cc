@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -169,7 +171,11 @@ TEST_F(LauncherTest, OutputIsDropped) {
 TEST_F(LauncherTest, LimitsAreInPlaceWithoutTheSandboxToo) {
   ChildProgram program = Program({"describe"});
   program.working_directory = "/usr";
-  EXPECT_THAT(Run(program), AllOf(HasSubstr("core=0 nnp=1 death=9 cwd=/usr")));
+  rlimit stack{};
+  ASSERT_EQ(getrlimit(RLIMIT_STACK, &stack), 0);
+  const rlim_t most = std::min<rlim_t>(256, stack.rlim_max >> 20);
+  EXPECT_THAT(Run(program), AllOf(HasSubstr("core=0 nnp=1 death=9 cwd=/usr"),
+                                  HasSubstr("stack=" + std::to_string(most))));
 }
 
 TEST_F(LauncherTest, ErrorsBeforeExecAreReported) {

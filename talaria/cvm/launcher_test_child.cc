@@ -119,8 +119,9 @@ void TryMarks(const char* file) {
 }
 
 void Describe() {
-  rlimit core{};
+  rlimit core{}, stack{};
   getrlimit(RLIMIT_CORE, &core);
+  getrlimit(RLIMIT_STACK, &stack);
   int death_signal = 0;
   prctl(PR_GET_PDEATHSIG, &death_signal, 0, 0, 0);
   char directory[4096];
@@ -131,8 +132,10 @@ void Describe() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2] = {};
   syscall(SYS_capget, &header, data);
-  Say(" caps=" + std::to_string(data[0].effective | data[1].effective | data[0].permitted |
-                                data[1].permitted));
+  Say(" caps=" +
+      std::to_string(data[0].effective | data[1].effective | data[0].permitted |
+                     data[1].permitted) +
+      " stack=" + std::to_string(stack.rlim_cur >> 20));
 }
 
 }  // namespace
