@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
+#include <map>
+#include <random>
 #include <set>
 #include <thread>
 #include <type_traits>
@@ -205,6 +209,101 @@ TEST(MaskPoolSpareTest, ARepeatedPromptFindsItsRowsReady) {
   for (const uint32_t group : {0u, 1u, 0u, 1u}) {
     prompt(group);
     expect_passes(before, ++passes);  // for the other group, while this one was visited
+  }
+}
+
+// Batches that go from group to group, of one padded shape and different true ones: no row comes
+// twice in any of them, every product is right, and in the end nothing is left of what was seen.
+TEST(MaskPoolSpareTest, ABatchThatChangesItsGroupCarriesNothingOver) {
+  const SyntheticModel model =
+      SyntheticModel::Make(4, {{128, {64}}, {100, {30, 20}}, {70, {33}}, {200, {64}}});
+  FakeCloud cloud(model);
+  const std::unique_ptr<CloudLink> link = MakeLink(cloud);
+  Result<MaskedModel> masked = SetUpModel(*link, TestSetup(model));
+  ASSERT_TRUE(masked.ok());
+  MaskPoolOptions options = TestPool(model, 2);
+  options.memory_budget = PlanMemory(model.manifest).Pools(2);
+  options.fill_threads = 2;
+  auto made = MaskPool::Create(*masked, options);
+  ASSERT_TRUE(made.ok());
+
+  // Notes every row that is used.
+  class Notes final : public MaskSource {
+   public:
+    Notes(MaskPool& pool, const MaskedModel& masked) : pool_(pool), masked_(masked) {}
+    Status Draw(uint32_t group, uint32_t rows, std::vector<RowTicket>& out) override {
+      std::vector<RowTicket> drawn;
+      TALARIA_RETURN_IF_ERROR(pool_.Draw(group, rows, drawn));
+      for (RowTicket& ticket : drawn)
+        out.emplace_back(std::make_shared<Noted>(*this, std::move(ticket), group), 0);
+      return OkStatus();
+    }
+    MaskStats stats() const override { return pool_.stats(); }
+    void Poison() override { pool_.Poison(); }
+    static std::vector<uint8_t> Row(const uint8_t* first, size_t columns) {
+      std::vector<uint8_t> out;
+      for (size_t p = 0; p < columns / ring::kPanelColumns; ++p)
+        out.insert(out.end(), first + p * ring::kPanelBytes,
+                   first + p * ring::kPanelBytes + ring::kPanelRowBytes);
+      return out;
+    }
+    std::set<std::vector<uint8_t>> masks, unmasks;
+    std::vector<std::pair<MaskRowView, uint32_t>> seen;
+
+   private:
+    // Of one ticket, which shares its end.
+    class Noted final : public RowOwner {
+     public:
+      Noted(Notes& notes, RowTicket ticket, uint32_t group)
+          : notes_(notes), ticket_(std::move(ticket)), group_(group) {}
+      ~Noted() override {
+        if (spent_ && !burnt_) ticket_.Finish();
+      }
+      MaskRowView Spend(uint32_t) override {
+        const MaskRowView view = ticket_.Spend();
+        spent_ = true;
+        notes_.seen.emplace_back(view, group_);
+        notes_.masks.insert(Row(view.mask, notes_.masked_.groups[group_].d_padded));
+        notes_.unmasks.insert(Row(view.unmask, notes_.masked_.groups[group_].o_padded));
+        return view;
+      }
+      void Burn(uint32_t) override { burnt_ = true; }
+
+     private:
+      Notes& notes_;
+      RowTicket ticket_;
+      const uint32_t group_;
+      bool spent_ = false, burnt_ = false;
+    };
+    MaskPool& pool_;
+    const MaskedModel& masked_;
+  } notes(**made, *masked);
+  Session session(*masked, *link, notes, {.isa = DetectIsa()});
+
+  std::mt19937 random(5);
+  for (int visit = 0; visit < 60; ++visit) {
+    const auto group = static_cast<uint32_t>(random() % 3);
+    const uint32_t rows = std::array<uint32_t, 4>{1, 7, 200, 500}[random() % 4];
+    const std::vector<float> x = RandomRows(random(), rows, masked->groups[group].d);
+    Outputs out(masked->groups[group], rows);
+    ASSERT_TRUE(Multiply(session, group, rows, x, out).ok());
+    EXPECT_EQ(out.values, ExactProduct(model, *masked, group, rows, x));
+    std::vector<RowTicket> unused;  // dies with it
+    ASSERT_TRUE(notes.Draw(group, 1 + static_cast<uint32_t>(random() % 50), unused).ok());
+  }
+  std::map<const uint8_t*, std::set<uint32_t>> groups_at;
+  for (const auto& [view, group] : notes.seen) groups_at[view.mask].insert(group);
+  EXPECT_TRUE(std::ranges::any_of(groups_at, [](const auto& at) { return at.second.size() > 1; }))
+      << "no batch has changed its group";
+  EXPECT_EQ(notes.masks.size(), notes.seen.size());
+  EXPECT_EQ(notes.unmasks.size(), notes.seen.size());
+  (*made)->Stop();
+  for (const auto& [view, group] : notes.seen) {
+    for (const auto& [first, columns] : {std::pair(view.mask, masked->groups[group].d_padded),
+                                         std::pair(view.unmask, masked->groups[group].o_padded)}) {
+      const std::vector<uint8_t> left = Notes::Row(first, columns);
+      ASSERT_TRUE(std::ranges::all_of(left, [](uint8_t byte) { return byte == 0; }));
+    }
   }
 }
 
