@@ -3,6 +3,7 @@
 #ifndef TALARIA_BASE_DENORMALS_H_
 #define TALARIA_BASE_DENORMALS_H_
 
+#include <cstdint>
 #if defined(__SSE__)
 #include <immintrin.h>
 #endif
@@ -17,6 +18,12 @@ class ScopedFlushDenormals {
     _mm_setcsr(saved_ | kFlushToZero | kDenormalsAreZero);
   }
   ~ScopedFlushDenormals() { _mm_setcsr(saved_); }
+#elif defined(__aarch64__)
+  ScopedFlushDenormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" ::"r"(saved_ | kFlushToZero));
+  }
+  ~ScopedFlushDenormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
 #else
   ScopedFlushDenormals() = default;
 #endif
@@ -28,6 +35,9 @@ class ScopedFlushDenormals {
   static constexpr unsigned kFlushToZero = 0x8000;  // MXCSR bits 15 and 6
   static constexpr unsigned kDenormalsAreZero = 0x0040;
   unsigned saved_;
+#elif defined(__aarch64__)
+  static constexpr uint64_t kFlushToZero = uint64_t{1} << 24;  // FPCR.FZ, of inputs, too
+  uint64_t saved_;
 #endif
 };
 

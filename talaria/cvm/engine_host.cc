@@ -1,9 +1,5 @@
 #include "talaria/cvm/engine_host.h"
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -11,6 +7,7 @@
 #include <system_error>
 #include <thread>
 
+#include "talaria/base/denormals.h"
 #include "talaria/base/log.h"
 #include "talaria/base/secret.h"
 #include "talaria/cvm/sandbox.h"
@@ -20,18 +17,6 @@ namespace {
 
 // Shared memory for 512 rows of SmolLM2's widest group fits; wider models are served in pieces.
 constexpr size_t kMaxChannelBytes = size_t{256} << 20;
-
-// Denormals as zeros in this thread: sigma and the products must be the same bits whatever the
-// caller's mode was.
-void FlushDenormals() {
-#if defined(__SSE2__)
-  _mm_setcsr(_mm_getcsr() | 0x8040);  // FTZ | DAZ
-#elif defined(__aarch64__)
-  uint64_t fpcr;
-  asm volatile("mrs %0, fpcr" : "=r"(fpcr));
-  asm volatile("msr fpcr, %0" ::"r"(fpcr | (uint64_t{1} << 24)));
-#endif
-}
 
 engine::CallStatus ToCallStatus(const Result<MultiplyResult>& result) {
   if (result.ok()) return result->finite ? engine::CallStatus::kOk : engine::CallStatus::kNotFinite;
@@ -71,7 +56,8 @@ class Host final : public EngineHost {
 
  private:
   void Serve() {
-    FlushDenormals();
+    // Sigma and the products are the same bits whatever this thread's mode was.
+    const ScopedFlushDenormals flush;
     const Status end =
         channel_->Serve([this](const engine::CallView& call) { return Multiply(call); },
                         [this](engine::ChildEvent event) { OnEvent(event); });
