@@ -12,6 +12,8 @@
 #include <string>
 #include <thread>
 
+#include "talaria/base/testing/temp_folder.h"
+
 namespace talaria {
 namespace {
 
@@ -33,9 +35,8 @@ TEST(TalariaCloudSignalTest, InterruptedProvisioningLeavesNothing) {
   const std::string program = std::string(std::getenv("TALARIA_BUILD_DIR")) + "/bin/talaria-cloud",
                     model = DemoModel();
   ASSERT_TRUE(fs::exists(model)) << model;
-  char name[] = "/tmp/talaria-signal-XXXXXX";
-  ASSERT_NE(mkdtemp(name), nullptr);
-  const std::string folder = name, store = folder + "/store";
+  const TempFolder temp;
+  const std::string &folder = temp.path(), store = temp.File("store");
   for (const int signal_number : {SIGINT, SIGTERM}) {
     const pid_t child = fork();
     ASSERT_GE(child, 0);
@@ -56,7 +57,6 @@ TEST(TalariaCloudSignalTest, InterruptedProvisioningLeavesNothing) {
     EXPECT_TRUE(WIFEXITED(state) && WEXITSTATUS(state) == 130) << state;
     EXPECT_TRUE(fs::is_empty(folder));
   }
-  fs::remove_all(folder);
 }
 
 }  // namespace

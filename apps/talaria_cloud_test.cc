@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "apps/talaria_testing.h"
 #include "talaria/model/testing/small_store.h"
 
 namespace talaria {
@@ -22,43 +23,12 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-};
-
-std::string Slurp(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-class TalariaCloudTest : public ::testing::Test {
+class TalariaCloudTest : public ProgramTest {
  protected:
-  void SetUp() override {
-    char name[] = "/tmp/talaria-cloud-XXXXXX";
-    ASSERT_NE(mkdtemp(name), nullptr);
-    folder_ = name;
-    program_ = std::string(std::getenv("TALARIA_BUILD_DIR")) + "/bin/talaria-cloud";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  // `arguments` goes through the shell, so variables can stand before the program's name as `{}`.
-  Outcome Run(std::string arguments) const {
-    if (arguments.find("{}") == std::string::npos) arguments = "{} " + arguments;
-    arguments.replace(arguments.find("{}"), 2, "'" + program_ + "'");
-    const std::string command = "cd '" + folder_ + "' && " + arguments + " >out 2>err";
-    const int state = std::system(command.c_str());
-    return {WIFEXITED(state) ? WEXITSTATUS(state) : -1, Slurp(folder_ + "/out"),
-            Slurp(folder_ + "/err")};
-  }
-  void WriteFile(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ + "/" + name) << text;
-  }
+  TalariaCloudTest() : ProgramTest("talaria-cloud") {}
   void WriteStore() const {
     ASSERT_TRUE(model::testing::WriteSmallStore(folder_ + "/store", 1).ok());
   }
-
-  std::string folder_, program_;
 };
 
 TEST_F(TalariaCloudTest, HelpAndVersion) {

@@ -9,6 +9,7 @@
 #include "talaria/attest/claim.h"
 #include "talaria/attest/policy_file.h"
 #include "talaria/attest/testing/snp_authority.h"
+#include "talaria/client/testing/fake_cvm.h"
 #include "talaria/client/testing/pcs.h"
 
 namespace talaria {
@@ -19,13 +20,15 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class FilesTest : public ProgramTest {};
+class FilesTest : public ProgramTest {
+ protected:
+  FilesTest() : ProgramTest("talaria") {}
+};
 
 // Against a server of our own with genuine collateral of July 2025, by a clock of that time.
 class CollateralProgramTest : public ProgramTest {
  protected:
-  void SetUp() override {
-    ProgramTest::SetUp();
+  CollateralProgramTest() : ProgramTest("talaria") {
     WriteFile("server.pem", server_.certificate_pem());
   }
   Outcome Fetch(const std::string& arguments) const {

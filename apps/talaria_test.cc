@@ -26,8 +26,7 @@ using ::testing::HasSubstr;
 
 class TalariaTest : public ProgramTest {
  protected:
-  void SetUp() override {
-    ProgramTest::SetUp();
+  TalariaTest() : ProgramTest("talaria") {
     WriteFile("policy.toml", attest::WritePolicy(client::testing::GoodPolicy(), {}));
   }
   void StartCvm(FakeCvmOptions options = {}) {

@@ -1,4 +1,4 @@
-// The program in a folder of its own, as its users run it.
+// A program in a folder of its own, as its users run it.
 #ifndef APPS_TALARIA_TESTING_H_
 #define APPS_TALARIA_TESTING_H_
 
@@ -9,7 +9,7 @@
 #include <fstream>
 #include <string>
 
-#include "talaria/client/testing/fake_cvm.h"
+#include "talaria/base/testing/temp_folder.h"
 
 namespace talaria {
 
@@ -25,10 +25,9 @@ inline std::string Slurp(const std::string& path) {
 
 class ProgramTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = sockets_.path();
-    program_ = std::string(std::getenv("TALARIA_BUILD_DIR")) + "/bin/talaria";
-  }
+  explicit ProgramTest(const std::string& name)
+      : program_(std::string(std::getenv("TALARIA_BUILD_DIR")) + "/bin/" + name) {}
+
   // `arguments` goes through the shell, with the program as `{}` if it is not first.
   Outcome Run(std::string arguments) const {
     if (arguments.find("{}") == std::string::npos) arguments = "{} " + arguments;
@@ -42,8 +41,9 @@ class ProgramTest : public ::testing::Test {
     std::ofstream(folder_ + "/" + name) << text;
   }
 
-  client::testing::SocketFolder sockets_;
-  std::string folder_, program_;
+  const TempFolder temp_;
+  const std::string& folder_ = temp_.path();
+  const std::string program_;
 };
 
 }  // namespace talaria

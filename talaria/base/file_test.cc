@@ -7,18 +7,15 @@
 #include <filesystem>
 
 #include "talaria/base/digest.h"
+#include "talaria/base/testing/temp_folder.h"
 
 namespace talaria {
 namespace {
 
 class FileTest : public testing::Test {
  protected:
-  FileTest() {
-    char name[] = "/tmp/talaria-file-test.XXXXXX";
-    directory_ = mkdtemp(name);
-  }
-  ~FileTest() override { std::filesystem::remove_all(directory_); }
-  std::string directory_;
+  const TempFolder temp_;
+  const std::string& directory_ = temp_.path();
 };
 
 TEST_F(FileTest, WritesAndReadsBack) {

@@ -3,12 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
+
+#include "talaria/base/testing/temp_folder.h"
 
 namespace talaria::client {
 namespace {
@@ -18,12 +19,6 @@ using ::testing::IsEmpty;
 
 class ReceiptCopyTest : public ::testing::Test {
  protected:
-  ReceiptCopyTest() {
-    root_ = (std::filesystem::temp_directory_path() / "talaria-copy-XXXXXX").string();
-    TALARIA_CHECK(mkdtemp(root_.data()) != nullptr);
-  }
-  ~ReceiptCopyTest() override { std::filesystem::remove_all(root_); }
-
   static ReceiptCopy Copy() {
     ReceiptCopy copy{};
     copy.salt.fill(0x5a);
@@ -53,7 +48,8 @@ class ReceiptCopyTest : public ::testing::Test {
     return info.st_mode & 0777;
   }
 
-  std::string root_;
+  const TempFolder temp_;
+  const std::string& root_ = temp_.path();
 };
 
 TEST_F(ReceiptCopyTest, WhatIsSavedIsLoaded) {

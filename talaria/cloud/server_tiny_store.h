@@ -2,14 +2,13 @@
 #ifndef TALARIA_CLOUD_SERVER_TINY_STORE_H_
 #define TALARIA_CLOUD_SERVER_TINY_STORE_H_
 
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "talaria/base/testing/temp_folder.h"
 #include "talaria/gemm/product.h"
 #include "talaria/model/store_writer.h"
 #include "talaria/ring/layout.h"
@@ -55,12 +54,11 @@ class TinyStore {
     manifest.groups.push_back(std::move(group));
     Write();
   }
-  ~TinyStore() { std::filesystem::remove_all(folder_); }
   TinyStore(const TinyStore&) = delete;
   TinyStore& operator=(const TinyStore&) = delete;
 
-  std::string path() const { return folder_ + "/store"; }
-  std::string socket() const { return "unix:" + folder_ + "/s"; }
+  std::string path() const { return folder_.File("store"); }
+  std::string socket() const { return "unix:" + folder_.File("s"); }
 
   // The residues that the oracle computes for a whole group: [rows][o_padded] x 6 bytes.
   Buffer Oracle(size_t group_index, Bytes planes, size_t rows) const {
@@ -106,9 +104,6 @@ class TinyStore {
   }
 
   void Write() {
-    char name[] = "/tmp/talaria-cloud-XXXXXX";
-    TALARIA_CHECK(mkdtemp(name) != nullptr);
-    folder_ = name;
     skeleton = RandomBytes(3000, 5);
     manifest.model_name = "tiny";
     manifest.tool_version = "test";
@@ -130,7 +125,7 @@ class TinyStore {
     TALARIA_CHECK(writer->Finish(manifest).ok());
   }
 
-  std::string folder_;
+  const TempFolder folder_;
 };
 
 }  // namespace talaria::cloud

@@ -14,6 +14,7 @@
 #include <string>
 #include <thread>
 
+#include "talaria/base/testing/temp_folder.h"
 #include "talaria/cvm/engine_host.h"
 #include "talaria/cvm/gateway.h"
 #include "talaria/cvm/gateway_filter.h"
@@ -58,9 +59,6 @@ class EngineHostLlamaTest : public testing::Test {
  protected:
   void SetUp() override {
     launcher_ = Launcher::Create().value();
-    char pattern[] = "/tmp/talaria-host-test-XXXXXX";
-    folder_ = mkdtemp(pattern);
-    socket_ = folder_ + "/llama.sock";
     ASSERT_TRUE(engine::testing::WriteTinyModel(folder_ + "/whole.gguf", {.seed = 5}).ok());
     weights_ =
         engine::testing::MakeHollow(folder_ + "/whole.gguf", folder_ + "/hollow.gguf").value();
@@ -79,7 +77,6 @@ class EngineHostLlamaTest : public testing::Test {
     link_ = CloudLink::Create({.endpoint = "unix:/nonexistent"}).value();
     session_ = std::make_unique<FloatSession>(model_, *link_, masks_, weights_);
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   std::unique_ptr<EngineHost> Start() {
     EngineOptions options;
@@ -111,7 +108,9 @@ class EngineHostLlamaTest : public testing::Test {
   }
 
   std::unique_ptr<Launcher> launcher_;  // first: the process has one thread when it is made
-  std::string folder_, socket_;
+  const TempFolder temp_;
+  const std::string& folder_ = temp_.path();
+  const std::string socket_ = temp_.File("llama.sock");
   HollowModel weights_;
   MaskedModel model_;
   NoMasks masks_;

@@ -12,7 +12,6 @@ using testing::Clock;
 using testing::FakeServer;
 using testing::RawStream;
 using ::testing::StartsWith;
-using testing::TempFolder;
 using testing::WithLength;
 
 class ProbeTest : public ::testing::Test {

@@ -19,7 +19,6 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::RawStream;
 using ::testing::StartsWith;
-using testing::TempFolder;
 using testing::WithLength;
 
 std::string Post(std::string_view path, std::string_view body,

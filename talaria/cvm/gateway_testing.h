@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "talaria/base/file.h"
+#include "talaria/base/testing/temp_folder.h"
 
 namespace talaria::cvm::testing {
 
@@ -180,21 +181,6 @@ class FakeServer {
   std::vector<std::string> requests_;
   std::vector<std::thread> threads_;  // of the acceptor's thread, then of the destructor's
   std::thread acceptor_;
-};
-
-// A folder of its own for sockets.
-class TempFolder {
- public:
-  TempFolder() {
-    char name[] = "/tmp/talaria-test-XXXXXX";
-    if (!mkdtemp(name)) std::abort();
-    path_ = name;
-  }
-  ~TempFolder() { (void)rmdir(path_.c_str()); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
 };
 
 }  // namespace talaria::cvm::testing

@@ -15,6 +15,7 @@
 #include <fstream>
 #include <thread>
 
+#include "talaria/base/testing/temp_folder.h"
 #include "talaria/cvm/launcher_messages.h"
 
 namespace talaria::cvm {
@@ -265,27 +266,24 @@ TEST_F(LauncherTest, TheSandboxForbids) {
 
 TEST_F(LauncherTest, OnlyTheNamedFilesCanBeOpened) {
   if (!SandboxIsPossible()) GTEST_SKIP() << "this machine refuses a network namespace";
-  char folder[] = "/tmp/talaria-launcher-test.XXXXXX";
-  ASSERT_NE(mkdtemp(folder), nullptr);
-  ChildProgram program = Sandboxed({"files", TALARIA_LAUNCHER_TEST_CHILD, folder});
+  const TempFolder folder;
+  ChildProgram program = Sandboxed({"files", TALARIA_LAUNCHER_TEST_CHILD, folder.path()});
   program.readable = {TALARIA_LAUNCHER_TEST_CHILD, "/lib",      "/lib64", "/usr/lib",
                       "/etc/ld.so.cache",          "/proc/self"};
-  program.socket_folders = {folder};
+  program.socket_folders = {folder.path()};
   const std::string said = Run(program);
   EXPECT_THAT(said, AllOf(HasSubstr("allowed=ok"), HasSubstr("other=EACCES"),
                           HasSubstr("pattern=EACCES"), HasSubstr("device=EACCES")));
   EXPECT_THAT(
       said, AllOf(HasSubstr("file=EACCES"), HasSubstr("socket=ok"), HasSubstr("elsewhere=EACCES")));
-  std::filesystem::remove_all(folder);
 }
 
 // Landlock keeps a file's bytes; modes, times and extended attributes are not its business, and
 // would carry what the child knows to the disk.
 TEST_F(LauncherTest, TheSandboxLeavesNoMarksOnFiles) {
   if (!SandboxIsPossible()) GTEST_SKIP() << "this machine refuses a network namespace";
-  char folder[] = "/tmp/talaria-launcher-test.XXXXXX";
-  ASSERT_NE(mkdtemp(folder), nullptr);
-  const std::string file = std::string(folder) + "/file";
+  const TempFolder folder;
+  const std::string file = folder.File("file");
   std::ofstream(file) << "kept";
   ChildProgram program = Sandboxed({"marks", file});
   program.readable = {TALARIA_LAUNCHER_TEST_CHILD, "/lib", "/lib64", "/usr/lib",
@@ -293,7 +291,6 @@ TEST_F(LauncherTest, TheSandboxLeavesNoMarksOnFiles) {
   EXPECT_EQ(Run(program),
             "mode=EPERM modeat=EPERM owner=EPERM times=EPERM attribute=EPERM removal=EPERM "
             "cut=EPERM flags=EPERM orphan=EPERM ");
-  std::filesystem::remove_all(folder);
 }
 
 TEST_F(LauncherTest, TheSandboxHasNoCapabilitiesAndAFilter) {

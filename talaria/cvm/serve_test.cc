@@ -23,7 +23,6 @@ using testing::Reply;
 using testing::Request;
 using ::testing::StartsWith;
 using testing::SyntheticModel;
-using testing::TempFolder;
 
 bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
 

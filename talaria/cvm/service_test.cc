@@ -17,7 +17,6 @@ using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
-using testing::TempFolder;
 
 bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
 mode_t ModeOf(const std::string& path) {

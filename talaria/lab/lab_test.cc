@@ -1,11 +1,11 @@
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
 #include <random>
 #include <set>
 
+#include "talaria/base/testing/temp_folder.h"
 #include "talaria/lab/published_matrix.h"
 #include "talaria/lab/residue_matrix.h"
 #include "talaria/lab/row_files.h"
@@ -16,12 +16,8 @@ namespace {
 
 class RowFilesTest : public ::testing::Test {
  protected:
-  RowFilesTest() {
-    char name[] = "/tmp/talaria-lab-test.XXXXXX";
-    folder_ = mkdtemp(name);
-  }
-  ~RowFilesTest() override { std::filesystem::remove_all(folder_); }
-  std::string folder_;
+  const TempFolder temp_;
+  const std::string& folder_ = temp_.path();
 };
 
 TEST_F(RowFilesTest, KeepsTheRowsOfTheGroupsThatAreNamed) {

@@ -14,6 +14,7 @@
 #include <fstream>
 #include <limits>
 
+#include "talaria/base/testing/temp_folder.h"
 #include "talaria/model/gguf_header.h"
 #include "talaria/model/store_layout.h"
 #include "talaria/model/store_writer.h"
@@ -28,26 +29,16 @@ using ::testing::HasSubstr;
 
 class StoreTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    char name[] = "/tmp/talaria-store-XXXXXX";
-    ASSERT_NE(mkdtemp(name), nullptr);
-    folder_ = name;
-    store_ = folder_ + "/small";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   // One store is made for all tests; each gets a copy.
   static void SetUpTestSuite() {
-    char name[] = "/tmp/talaria-store-XXXXXX";
-    ASSERT_NE(mkdtemp(name), nullptr);
-    *master_ = name;
-    auto manifest = testing::WriteSmallStore(*master_ + "/small", 1);
+    master_ = std::make_unique<TempFolder>();
+    auto manifest = testing::WriteSmallStore(master_->File("small"), 1);
     ASSERT_TRUE(manifest.ok()) << manifest.status().ToString();
     *master_manifest_ = *manifest;
   }
-  static void TearDownTestSuite() { fs::remove_all(*master_); }
+  static void TearDownTestSuite() { master_.reset(); }
   void Write() {
-    fs::copy(*master_ + "/small", store_, fs::copy_options::recursive);
+    fs::copy(master_->File("small"), store_, fs::copy_options::recursive);
     manifest_ = *master_manifest_;
   }
   std::string File(const char* name) const { return store_ + "/" + name; }
@@ -78,9 +69,11 @@ class StoreTest : public ::testing::Test {
     return found;
   }
 
-  static inline std::string* master_ = new std::string;
+  static inline std::unique_ptr<TempFolder> master_;
   static inline Manifest* master_manifest_ = new Manifest;
-  std::string folder_, store_;
+  const TempFolder temp_;
+  const std::string& folder_ = temp_.path();
+  const std::string store_ = temp_.File("small");
   Manifest manifest_;
 };
 

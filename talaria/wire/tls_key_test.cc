@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "talaria/base/testing/temp_folder.h"
 #include "talaria/wire/tls_context.h"
 
 namespace talaria::wire {
@@ -17,13 +18,7 @@ using testing::HasSubstr;
 
 class TlsKeyTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "talaria-key-XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-  std::string Path(const std::string& name) const { return folder_ + "/" + name; }
+  std::string Path(const std::string& name) const { return folder_.File(name); }
   std::string Write(const std::string& text, mode_t mode = 0600) const {
     const std::string path = Path("written.pem");
     std::filesystem::remove(path);
@@ -40,7 +35,7 @@ class TlsKeyTest : public testing::Test {
   }
 
  private:
-  std::string folder_;
+  const TempFolder folder_;
 };
 
 std::string Text(BIO* bio) {

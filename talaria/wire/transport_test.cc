@@ -15,26 +15,14 @@
 #include <random>
 #include <thread>
 
+#include "talaria/base/testing/temp_folder.h"
+
 namespace talaria::wire {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 using testing::HasSubstr;
-
-// A folder with a short name: the path of a Unix socket has at most 107 bytes.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    char name[] = "/tmp/talaria-wire-XXXXXX";
-    if (mkdtemp(name) != nullptr) path_ = name;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  std::string File(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 Endpoint Parsed(const std::string& text) {
   const Result<Endpoint> endpoint = Endpoint::Parse(text);
@@ -77,7 +65,7 @@ class TransportTest : public testing::TestWithParam<Kind> {
     EXPECT_TRUE(a.ok() && b.ok());
     return {std::move(a).value(), std::move(b).value()};
   }
-  TemporaryFolder folder_;
+  TempFolder folder_;
 };
 
 std::string KindName(const testing::TestParamInfo<Kind>& info) {
@@ -306,7 +294,7 @@ TEST(EndpointTest, KnowsWhatIsLocal) {
 }
 
 TEST(ListenerTest, UnixSocketIsPrivateAndRemoved) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   const std::string path = folder.File("s");
   {
     const auto listener = Listener::Create(Parsed("unix:" + path));
@@ -320,7 +308,7 @@ TEST(ListenerTest, UnixSocketIsPrivateAndRemoved) {
 }
 
 TEST(ListenerTest, ALiveSocketIsRefusedAndAStaleOneReplaced) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   const Endpoint endpoint = Parsed("unix:" + folder.File("s"));
   {
     const auto live = Listener::Create(endpoint);
@@ -344,7 +332,7 @@ TEST(ListenerTest, ALiveSocketIsRefusedAndAStaleOneReplaced) {
 }
 
 TEST(ListenerTest, AFileThatIsNoSocketIsLeftAlone) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   const Endpoint endpoint = Parsed("unix:" + folder.File("precious"));
   std::ofstream(endpoint.path) << "data";
   const auto listener = Listener::Create(endpoint);
@@ -354,7 +342,7 @@ TEST(ListenerTest, AFileThatIsNoSocketIsLeftAlone) {
 }
 
 TEST(ListenerTest, AnotherListenersFileIsNotRemoved) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   const Endpoint endpoint = Parsed("unix:" + folder.File("s"));
   auto first = Listener::Create(endpoint);
   ASSERT_TRUE(first.ok());
@@ -391,7 +379,7 @@ TEST(ListenerTest, ShutdownWakesAccept) {
 }
 
 TEST(ConnectTest, NobodyThere) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   EXPECT_EQ(Connect(Parsed("unix:" + folder.File("none")), 200).status().code(),
             Code::kUnavailable);
   std::string address;
@@ -405,7 +393,7 @@ TEST(ConnectTest, NobodyThere) {
 }
 
 TEST(ConnectTest, AFullQueueTimesOut) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   const Endpoint endpoint = Parsed("unix:" + folder.File("s"));
   const Fd listener(socket(AF_UNIX, SOCK_STREAM, 0));
   sockaddr_un name{};

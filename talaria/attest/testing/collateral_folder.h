@@ -3,7 +3,6 @@
 #define TALARIA_ATTEST_TESTING_COLLATERAL_FOLDER_H_
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -11,30 +10,22 @@
 #include <string>
 #include <vector>
 
+#include "talaria/base/testing/temp_folder.h"
+
 namespace talaria::attest {
 
-class CollateralFolder {
+class CollateralFolder : public TempFolder {
  public:
-  CollateralFolder() {
-    std::string name = testing::TempDir() + "/talaria_collateral.XXXXXX";
-    EXPECT_NE(mkdtemp(name.data()), nullptr);
-    path_ = name;
-  }
-  ~CollateralFolder() { std::filesystem::remove_all(path_); }
-  CollateralFolder(const CollateralFolder&) = delete;
-  CollateralFolder& operator=(const CollateralFolder&) = delete;
-
-  const std::string& path() const { return path_; }
   // tdx/FMSPC, from the vector of that name.
   void AddTdx(const std::string& fmspc, const std::string& vector) const {
     const char* testdata = std::getenv("TALARIA_TESTDATA");
     ASSERT_NE(testdata, nullptr) << "TALARIA_TESTDATA is not set";
-    std::filesystem::create_directories(path_ + "/tdx");
+    std::filesystem::create_directories(File("tdx"));
     std::filesystem::copy(std::string(testdata) + "/attestation/tdx/" + vector + "/collateral",
-                          path_ + "/tdx/" + fmspc);
+                          File("tdx/" + fmspc));
   }
   void Write(const std::string& name, const std::vector<uint8_t>& bytes) const {
-    const std::filesystem::path file = path_ + "/" + name;
+    const std::filesystem::path file = File(name);
     std::filesystem::create_directories(file.parent_path());
     std::ofstream(file, std::ios::binary)
         .write(reinterpret_cast<const char*>(bytes.data()),
@@ -44,13 +35,10 @@ class CollateralFolder {
     Write(name, std::vector<uint8_t>(text.begin(), text.end()));
   }
   std::string Read(const std::string& name) const {
-    std::ifstream in(path_ + "/" + name, std::ios::binary);
+    std::ifstream in(File(name), std::ios::binary);
     return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   }
-  void Remove(const std::string& name) const { std::filesystem::remove_all(path_ + "/" + name); }
-
- private:
-  std::string path_;
+  void Remove(const std::string& name) const { std::filesystem::remove_all(File(name)); }
 };
 
 }  // namespace talaria::attest

@@ -87,12 +87,6 @@ attest::Verifier MakeVerifier(attest::Policy policy, bool simulated) {
   return attest::Verifier::Create(std::move(options)).value();
 }
 
-SocketFolder::SocketFolder() {
-  path_ = (std::filesystem::temp_directory_path() / "talaria-client-XXXXXX").string();
-  TALARIA_CHECK(mkdtemp(path_.data()) != nullptr);
-}
-SocketFolder::~SocketFolder() { std::filesystem::remove_all(path_); }
-
 void FakeExchange::Raw(const std::string& bytes) {
   (void)connection_.Send({AsBytes(bytes)}, kTimeoutMs);
 }

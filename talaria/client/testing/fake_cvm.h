@@ -16,6 +16,7 @@
 #include "talaria/attest/receipt.h"
 #include "talaria/attest/simulated/simulated_attester.h"
 #include "talaria/attest/verifier.h"
+#include "talaria/base/testing/temp_folder.h"
 #include "talaria/client/read_ahead.h"
 #include "talaria/wire/tls.h"
 
@@ -31,15 +32,9 @@ attest::Policy GoodPolicy();
 attest::Verifier MakeVerifier(attest::Policy policy = GoodPolicy(), bool simulated = true);
 
 // A folder for sockets that goes with it.
-class SocketFolder {
+class SocketFolder : public TempFolder {
  public:
-  SocketFolder();
-  ~SocketFolder();
-  std::string Address(const std::string& name) const { return "unix:" + path_ + "/" + name; }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
+  std::string Address(const std::string& name) const { return "unix:" + File(name); }
 };
 
 // One request to the fake CVM, and its answer. Used in the thread of its connection.

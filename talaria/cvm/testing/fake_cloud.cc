@@ -13,18 +13,11 @@ namespace talaria::cvm::testing {
 using wire::Type;
 
 FakeCloud::FakeCloud(const SyntheticModel& model) : model_(model) {
-  const char* const base = getenv("TMPDIR");
-  std::string name = std::string(base != nullptr ? base : "/tmp") + "/talaria-cloud-XXXXXX";
-  TALARIA_CHECK(mkdtemp(name.data()) != nullptr);
-  directory_ = name;
-  endpoint_ = "unix:" + directory_ + "/socket";
+  endpoint_ = "unix:" + folder_.File("socket");
   Start();
 }
 
-FakeCloud::~FakeCloud() {
-  Stop();
-  (void)rmdir(directory_.c_str());
-}
+FakeCloud::~FakeCloud() { Stop(); }
 
 void FakeCloud::SetHook(Hook hook) {
   std::lock_guard lock(mutex_);

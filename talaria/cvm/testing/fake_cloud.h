@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "talaria/base/testing/temp_folder.h"
 #include "talaria/cvm/testing/synthetic_model.h"
 #include "talaria/wire/messages.h"
 #include "talaria/wire/transport.h"
@@ -69,7 +70,8 @@ class FakeCloud {
   Reply Answer(const Request& request) const;
 
   const SyntheticModel& model_;
-  std::string directory_, endpoint_;
+  const TempFolder folder_;
+  std::string endpoint_;
   std::atomic<uint64_t> bytes_received_{0}, connections_{0};
   mutable std::mutex mutex_;
   Hook hook_;

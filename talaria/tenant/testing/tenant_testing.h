@@ -3,14 +3,12 @@
 #define TALARIA_TENANT_TESTING_TENANT_TESTING_H_
 
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <string>
 
 #include "talaria/base/result.h"
+#include "talaria/base/testing/temp_folder.h"
 #include "talaria/tenant/tenant_key.h"
 
 namespace talaria::tenant::testing {
@@ -23,28 +21,15 @@ inline constexpr const char* kPrivatePem =
     "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n"
     "-----END PRIVATE KEY-----\n";
 
-// A folder of its own, removed with all that is in it.
-class Folder {
+class Folder : public TempFolder {
  public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "talaria-test-XXXXXX").string();
-    TALARIA_CHECK(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
   // A file in it; the path.
   std::string Write(const std::string& name, const std::string& text, mode_t mode = 0600) const {
-    const std::string path = path_ + "/" + name;
+    const std::string path = File(name);
     std::ofstream(path) << text;
     TALARIA_CHECK(chmod(path.c_str(), mode) == 0);
     return path;
   }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
 };
 
 inline TenantKey FixedKey() {
