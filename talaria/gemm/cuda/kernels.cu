@@ -82,6 +82,8 @@ template <class S>
 cudaError_t Start(const ProductArgs& args, cudaStream_t stream) {
   const uint64_t blocks = Blocks<S>(args.rows, args.padded_outputs);
   if (blocks == 0 || blocks > 0x7fffffffu) return cudaErrorInvalidConfiguration;
+  if (uint64_t{args.rows} * args.units * (kPlaneCount * kUnitInputs) > kMostPlaneBytes)
+    return cudaErrorInvalidValue;
   MultiplyRows<S><<<static_cast<uint32_t>(blocks), S::kThreads, S::kSharedBytes, stream>>>(args);
   return cudaGetLastError();
 }

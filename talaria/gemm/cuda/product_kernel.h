@@ -35,6 +35,11 @@ struct Shape {
   static constexpr uint32_t kWeightBytes = kOutputs / kTileOutputs * kWarpsK * kTileUnitBytes;
   static constexpr uint32_t kPlaneBytes = kWarpsK * kColumns * kUnitInputs;
   static constexpr uint32_t kStageBytes = kWeightBytes + kPlaneBytes;
+  static constexpr uint32_t kWeightCopies = kWeightBytes / 16 / kThreads;  // of a thread, a stage
+  static constexpr uint32_t kPlaneCopies = kPlaneBytes / 16 / kThreads;
+  // One copy of all threads takes the weights of kPassUnits units of kPassTiles tiles.
+  static constexpr uint32_t kPassUnits = kThreads / 64 < kWarpsK ? kThreads / 64 : kWarpsK;
+  static constexpr uint32_t kPassTiles = kThreads / 64 / kPassUnits;
   static constexpr uint32_t kWarpSums = kTiles * kGroups * kGroupTiles * 4;  // s32 of a thread
   static constexpr uint32_t kSharedSumBytes =
       (kWarpsK - 1) * kWarpsM * kWarpsN * kWarpSums * 32 * sizeof(uint32_t);
@@ -44,25 +49,33 @@ struct Shape {
                                                ? kPipelineBytes
                                                : kSharedSumBytes + kResidueBytes;
   static_assert(kOutputUnit % kOutputs == 0, "blocks do not reach past the weights");
+  static_assert(kThreads % 64 == 0 && kWarpsK % kPassUnits == 0 &&
+                kWeightCopies * kThreads * 16 == kWeightBytes &&
+                kPlaneCopies * kThreads * 16 == kPlaneBytes && kPlaneCopies <= 32);
   static_assert(kStages >= 2 && kSharedBytes <= 99 * 1024, "sm_86 and sm_89 have 99 KB a block");
 };
 
 // One to four rows (decode): the time is reading the weights, so a block has few outputs and its
-// warps share the inputs, and a matrix of 4,096 outputs still fills 128 multiprocessors.
-using FewRows = Shape<1, 2, 1, 1, 8, 3>;
-// Up to 16 rows, and more when ManyRows would leave multiprocessors idle.
-using SomeRows = Shape<4, 2, 2, 1, 4, 2>;
+// warps share the inputs, and a matrix of 4,096 outputs still fills 128 multiprocessors. Memory
+// with 4.8 TB/s and some 0.7 us until it answers has 25 KB under way for each of 132
+// multiprocessors: many short stages, of which 40 KiB of weights are under way and 8 KiB in use.
+using FewRows = Shape<1, 2, 1, 1, 4, 6>;
+// Up to 16 rows, and more when ManyRows would leave multiprocessors idle. Likewise: 24 KiB of
+// weights under way, and two blocks a multiprocessor.
+using SomeRows = Shape<4, 2, 2, 1, 2, 4>;
 // From there on the time is arithmetic: 64 outputs times 48 columns a warp are 48 mma on 14 loads.
 using ManyRows = Shape<2, 4, 2, 4, 1, 4>;
 
 struct ProductArgs {
   const uint8_t* weights;   // product_layout.h
-  const uint8_t* planes;    // [rows][6][units * 64]
+  const uint8_t* planes;    // [rows][6][units * 64], at most kMostPlaneBytes
   uint8_t* out;             // [rows][padded_outputs] x 6 bytes
   uint32_t units;           // of inputs, >= 1
   uint32_t rows;            // >= 1
   uint32_t padded_outputs;  // a multiple of 32
 };
+
+inline constexpr uint64_t kMostPlaneBytes = uint64_t{1} << 36;  // 32 bits count 16-byte chunks
 
 template <class S>
 TALARIA_DEVICE_INLINE uint32_t RowBlocks(uint32_t rows) {
@@ -97,7 +110,24 @@ class ProductBlock {
         warp_n_(thread / 32 / S::kWarpsK % S::kWarpsN),
         warp_m_(thread / 32 / S::kWarpsK / S::kWarpsN),
         first_row_(block % RowBlocks<S>(args.rows) * S::kRows),
-        first_output_(block / RowBlocks<S>(args.rows) * S::kOutputs) {}
+        first_output_(block / RowBlocks<S>(args.rows) * S::kOutputs),
+        weights_(args.weights +
+                 (size_t{first_output_ / kTileOutputs + thread / 64 / S::kPassUnits} * args.units +
+                  PassUnit()) *
+                     kTileUnitBytes +
+                 thread % 64 * 16) {
+    TALARIA_UNROLL
+    for (uint32_t i = 0; i < S::kPlaneCopies; ++i) {
+      const uint32_t chunk = thread + i * S::kThreads, column = chunk / 4 % S::kColumns;
+      const uint32_t row =
+          first_row_ + column / (kPlaneCount * kGroupRows) * kGroupRows + ColumnRow(column);
+      const uint32_t plane = ColumnPlane(column % (kPlaneCount * kGroupRows));
+      const bool exists = row < args.rows;  // the others read as zero
+      rows_exist_ |= (exists ? 1u : 0u) << i;
+      plane_chunks_[i] =
+          (((exists ? row : 0) * kPlaneCount + plane) * args.units + PlaneUnit(i)) * 4 + chunk % 4;
+    }
+  }
 
   TALARIA_DEVICE void Run() {
     const uint32_t steps = (args_.units + S::kWarpsK - 1) / S::kWarpsK;
@@ -124,32 +154,44 @@ class ProductBlock {
   }
 
  private:
+  // The units of this thread's copies, of a stage's: of weights the first one, of digits each.
+  TALARIA_DEVICE uint32_t PassUnit() const { return thread_ / 64 % S::kPassUnits; }
+  TALARIA_DEVICE uint32_t PlaneUnit(uint32_t i) const {
+    return (thread_ + i * S::kThreads) / (S::kColumns * 4);
+  }
+
   // A stage is weights [tiles][kWarpsK units][1024] and digits [kWarpsK units][columns][64]; what
   // lies past the last unit is neither loaded nor multiplied.
   TALARIA_DEVICE void Load(uint32_t step) {
-    uint8_t* const stage = shared_ + step % S::kStages * S::kStageBytes;
-    const uint32_t first_unit = step * S::kWarpsK;
-    const uint32_t first_tile = first_output_ / kTileOutputs;
-    for (uint32_t chunk = thread_; chunk < S::kWeightBytes / 16; chunk += S::kThreads) {
-      const uint32_t tile = chunk / (S::kWarpsK * 64), unit = first_unit + chunk / 64 % S::kWarpsK;
-      if (unit >= args_.units) continue;
-      const uint8_t* from =
-          args_.weights + (size_t{first_tile + tile} * args_.units + unit) * kTileUnitBytes;
-      hw_.CopyAsync16(stage + chunk * 16, from + chunk % 64 * 16, true);
+    const uint32_t left = args_.units - step * S::kWarpsK;
+    if (left >= S::kWarpsK) {
+      Copy<true>(step, left);
+    } else {
+      Copy<false>(step, left);
     }
-    for (uint32_t chunk = thread_; chunk < S::kPlaneBytes / 16; chunk += S::kThreads) {
-      const uint32_t column = chunk / 4 % S::kColumns;
-      const uint32_t unit = first_unit + chunk / (S::kColumns * 4);
-      if (unit >= args_.units) continue;
-      const uint32_t row =
-          first_row_ + column / (kPlaneCount * kGroupRows) * kGroupRows + ColumnRow(column);
-      const uint32_t plane = ColumnPlane(column % (kPlaneCount * kGroupRows));
-      const bool exists = row < args_.rows;  // the others read as zero
-      const uint8_t* from =
-          args_.planes +
-          ((size_t{exists ? row : 0} * kPlaneCount + plane) * args_.units + unit) * kUnitInputs +
-          chunk % 4 * 16;
-      hw_.CopyAsync16(stage + S::kWeightBytes + chunk * 16, from, exists);
+  }
+  // Every address was made at the start and only moves on: at full speed of the memory there is
+  // time for some tens of instructions a copy.
+  template <bool kWhole>
+  TALARIA_DEVICE void Copy(uint32_t step, uint32_t left) {
+    uint8_t* const stage = shared_ + step % S::kStages * S::kStageBytes + thread_ * 16;
+    const uint8_t* const weights = weights_ + size_t{step} * (S::kWarpsK * kTileUnitBytes);
+    const uint8_t* const planes = args_.planes + size_t{step} * (S::kWarpsK * kUnitInputs);
+    constexpr uint32_t kPasses = S::kWarpsK / S::kPassUnits;
+    TALARIA_UNROLL
+    for (uint32_t i = 0; i < S::kWeightCopies; ++i) {
+      const uint32_t unit = i % kPasses * S::kPassUnits, tile = i / kPasses * S::kPassTiles;
+      if (kWhole || PassUnit() + unit < left) {
+        hw_.CopyAsync16(stage + i * S::kThreads * 16,
+                        weights + (size_t{tile} * args_.units + unit) * kTileUnitBytes, true);
+      }
+    }
+    TALARIA_UNROLL
+    for (uint32_t i = 0; i < S::kPlaneCopies; ++i) {
+      if (kWhole || PlaneUnit(i) < left) {
+        hw_.CopyAsync16(stage + S::kWeightBytes + i * S::kThreads * 16,
+                        planes + size_t{plane_chunks_[i]} * 16, (rows_exist_ >> i & 1) != 0);
+      }
     }
   }
 
@@ -250,6 +292,9 @@ class ProductBlock {
   uint8_t* const shared_;
   const uint32_t thread_, lane_, warp_k_, warp_n_, warp_m_;
   const uint32_t first_row_, first_output_;
+  const uint8_t* const weights_;            // the first that this thread copies
+  uint32_t plane_chunks_[S::kPlaneCopies];  // likewise of args.planes, in 16 bytes
+  uint32_t rows_exist_ = 0;                 // a bit for each of them
   int32_t sums_[S::kTiles][S::kGroups * kGroupTiles][4] = {};
 };
 
