@@ -28,6 +28,7 @@ constexpr uint32_t kRowCounts[] = {1, 4, 16, 64, 256, 1024};
 // times as long, and hints of an 8B model so many seconds.
 constexpr uint32_t kDecodeRows = 16, kManyRows = 256;
 constexpr double kManyRowsRatio = 3, kHintSeconds = 60;
+constexpr std::chrono::milliseconds kWarm{TALARIA_CUDA_WARM_MS};
 constexpr uint32_t kHintRows = 2048, kHintColumns = 2048;  // of a slice of hints (hint_builder.cc)
 
 struct Shape {
@@ -44,6 +45,7 @@ constexpr Shape k70b[] = {{"70B q,k,v", 8192, 10240, 80},
                           {"70B gate,up", 8192, 57344, 80},
                           {"70B down", 28672, 8192, 80},
                           {"70B head", 8192, 128256, 1}};
+constexpr Shape kTiny[] = {{"tiny", 64, 128, 1}};  // to try this program with
 
 [[noreturn]] void Die(Code code, const std::string& text) {
   std::fprintf(stderr, "talaria-gpu-bench: %s\n", text.c_str());
@@ -55,19 +57,47 @@ bool Find(void* library, const char* name, F& function) {
   function = library == nullptr ? nullptr : reinterpret_cast<F>(dlsym(library, name));
   return function != nullptr;
 }
+// Numbers of bf16 between 2^-4 and 2, of either sign: a GPU draws less power for constants, and
+// runs a tenth faster.
+bool FillRandom(char* to, size_t bytes) {
+  static const std::vector<uint16_t> values = [] {
+    std::vector<uint16_t> out(size_t{8} << 20);
+    uint64_t state = 1;
+    for (uint16_t& value : out) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      const auto bits = static_cast<uint32_t>(state >> 40);
+      value = static_cast<uint16_t>((bits & 0x807f) | (123 + (bits >> 16 & 3)) << 7);
+    }
+    return out;
+  }();
+  const size_t first = values.size() * 2;
+  if (cudaMemcpy(to, values.data(), std::min(bytes, first), cudaMemcpyHostToDevice) != cudaSuccess)
+    return false;
+  for (size_t at = first; at < bytes; at += first) {
+    if (cudaMemcpy(to + at, to, std::min(bytes - at, first), cudaMemcpyDeviceToDevice) !=
+        cudaSuccess)
+      return false;
+  }
+  return true;
+}
+
 // cuBLAS, if this machine has one.
 class Cublas {
  public:
+  // Of the GPU that this thread has chosen: a handle belongs to one.
   Cublas() {
     for (const char* name : {"libcublas.so.13", "libcublas.so.12", "libcublas.so"}) {
       void* const so = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+      if (so == nullptr && why_.empty()) why_ = dlerror();
       if (Find(so, "cublasCreate_v2", create_) && Find(so, "cublasGemmEx", gemm_) &&
           create_(&handle_) == CUBLAS_STATUS_SUCCESS)
         return;
+      if (so != nullptr) why_ = std::string(name) + " does not start";
     }
     handle_ = nullptr;
   }
   bool there() const { return handle_ != nullptr; }
+  const std::string& why_not() const { return why_; }
 
   // Microseconds of Y[outputs, rows] = W[outputs, d] X[d, rows] in bf16 with f32 sums; negative:
   // it failed.
@@ -79,18 +109,27 @@ class Cublas {
     bool ok = cudaMalloc(&w, copies * weight_bytes) == cudaSuccess &&
               cudaMalloc(&x, size_t{s.d} * rows * 2) == cudaSuccess &&
               cudaMalloc(&y, size_t{s.outputs} * rows * 2) == cudaSuccess &&
-              cudaMemset(w, 0x3c, copies * weight_bytes) == cudaSuccess &&
-              cudaMemset(x, 0x3c, size_t{s.d} * rows * 2) == cudaSuccess &&
+              FillRandom(w, copies * weight_bytes) && FillRandom(x, size_t{s.d} * rows * 2) &&
               cudaEventCreate(&start) == cudaSuccess && cudaEventCreate(&stop) == cudaSuccess;
     const float one = 1, zero = 0;
     const int m = static_cast<int>(s.outputs), n = static_cast<int>(rows),
               k = static_cast<int>(s.d);
+    size_t turn = 0;
+    const auto multiply = [&] {
+      const char* from = w + turn++ % copies * weight_bytes;
+      return gemm_(handle_, CUBLAS_OP_T, CUBLAS_OP_N, m, n, k, &one, from, CUDA_R_16BF, k, x,
+                   CUDA_R_16BF, k, &zero, y, CUDA_R_16BF, m, CUBLAS_COMPUTE_32F,
+                   CUBLAS_GEMM_DEFAULT) == CUBLAS_STATUS_SUCCESS;
+    };
+    // As talaria_cuda_measure does: until the clocks are up, and then a few without a gap.
+    const auto warm = std::chrono::steady_clock::now() + kWarm;
+    do {
+      for (int i = 0; i < repetitions / 4 + 1 && ok; ++i) ok = multiply();
+      ok = ok && cudaDeviceSynchronize() == cudaSuccess;
+    } while (ok && std::chrono::steady_clock::now() < warm);
     for (int i = -3; i < repetitions && ok; ++i) {
       if (i == 0) ok = cudaEventRecord(start) == cudaSuccess;
-      const char* from = w + static_cast<size_t>(i + 3) % copies * weight_bytes;
-      ok = ok && gemm_(handle_, CUBLAS_OP_T, CUBLAS_OP_N, m, n, k, &one, from, CUDA_R_16BF, k, x,
-                       CUDA_R_16BF, k, &zero, y, CUDA_R_16BF, m, CUBLAS_COMPUTE_32F,
-                       CUBLAS_GEMM_DEFAULT) == CUBLAS_STATUS_SUCCESS;
+      ok = ok && multiply();
     }
     float milliseconds = -1;
     ok = ok && cudaEventRecord(stop) == cudaSuccess && cudaEventSynchronize(stop) == cudaSuccess &&
@@ -100,11 +139,14 @@ class Cublas {
     cudaFree(w);
     cudaFree(x);
     cudaFree(y);
-    cudaGetLastError();
+    if (const cudaError_t e = cudaGetLastError(); !ok)
+      std::fprintf(stderr, "no bf16 figure of %s, %u rows: %s\n", s.name, rows,
+                   e == cudaSuccess ? "cuBLAS refused" : cudaGetErrorString(e));
     return ok ? 1e3 * static_cast<double>(milliseconds) / repetitions : -1;
   }
 
  private:
+  std::string why_;
   decltype(&cublasCreate_v2) create_ = nullptr;
   // The C function; the header has C++ overloads of it.
   cublasStatus_t (*gemm_)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
@@ -139,9 +181,6 @@ double MeasureBandwidth(int ordinal) {
   return ok ? 2.0 * kCopies * kBytes / (1e3 * static_cast<double>(milliseconds)) : 0;
 }
 
-void Goal(const char* verdict, const std::string& what) {
-  std::printf("GOAL %s: %s\n", verdict, what.c_str());
-}
 std::string Number(double value) {
   char text[32];
   std::snprintf(text, sizeof(text), "%.2f", value);
@@ -150,12 +189,12 @@ std::string Number(double value) {
 
 class Bench {
  public:
-  Bench(const cuda::Library& library, int ordinal) : library_(library), ordinal_(ordinal) {
+  // Without `goals` no figure says whether one is met.
+  Bench(const cuda::Library& library, int ordinal, bool goals)
+      : library_(library), ordinal_(ordinal), goals_(goals) {
     Check(library_.create(ordinal, &gpu_, &error_));
     talaria_cuda_info info{};
     Check(library_.describe(gpu_, &info, &error_));
-    if (cublas_.there() && cudaSetDevice(ordinal) != cudaSuccess)
-      Die(Code::kUnavailable, "the GPU is not there");
     char host[256] = "";
     gethostname(host, sizeof(host) - 1);
     std::printf(
@@ -165,16 +204,35 @@ class Bench {
         static_cast<double>(info.memory_bytes) / (1 << 30),
         static_cast<double>(info.free_bytes) / (1 << 30), info.driver / 1000,
         info.driver % 1000 / 10, info.runtime / 1000, info.runtime % 1000 / 10);
-    std::printf("cuBLAS: %s\n", cublas_.there() ? "found" : "not on this machine: no bf16 figures");
+    // This program's own CUDA: cuBLAS has the library's GPU in common with it, and no more.
+    std::string why = "CUDA does not start";
+    if (cudaSetDevice(ordinal) == cudaSuccess) {
+      cublas_ = std::make_unique<Cublas>();
+      why = cublas_->why_not();
+      if (!cublas_->there()) cublas_.reset();
+    }
+    std::printf("cuBLAS: %s\n",
+                cublas_ != nullptr ? "found" : ("none, so no bf16 figures: " + why).c_str());
   }
 
   void Products(const std::string& model, std::span<const Shape> shapes) {
     double weights_read = 0;  // in a pass over the model
-    std::printf("\n%-12s %13s %5s | %10s %8s %8s | %10s %6s | %10s\n", "shape", "d x outputs",
-                "rows", "kernel us", "GB/s", "int8TOPS", "bf16 us", "ratio", "call us");
+    for (const Shape& s : shapes)
+      weights_read += static_cast<double>(s.d) * s.outputs * s.per_token;
+    // About what bf16 takes at best, whoever wrote it.
+    const double bandwidth = MeasureBandwidth(ordinal_);
+    const double reading_us = bandwidth > 0 ? 2 * weights_read / bandwidth : -1;
+    if (bandwidth > 0) {
+      std::printf(
+          "\nmemory: %.0f GB/s at a copy; to read the weights of %s as bf16 at that: %.2f ms\n",
+          bandwidth * 1e-3, model.c_str(), reading_us * 1e-3);
+    } else {
+      std::printf("\nmemory: its bandwidth was not measured (2 GiB are not free)\n");
+    }
+    std::printf("%-12s %13s %5s | %10s %8s %8s | %10s %6s | %10s\n", "shape", "d x outputs", "rows",
+                "kernel us", "GB/s", "int8TOPS", "bf16 us", "ratio", "call us");
     double token_us[std::size(kRowCounts)] = {}, bf16_us[std::size(kRowCounts)] = {};
     for (const Shape& s : shapes) {
-      weights_read += static_cast<double>(s.d) * s.outputs * s.per_token;
       const auto weights = Resident(s);
       for (size_t i = 0; i < std::size(kRowCounts); ++i) {
         const uint32_t rows = kRowCounts[i];
@@ -182,7 +240,7 @@ class Bench {
         double us = 0;
         Check(library_.measure(weights.data(), weights.size(), rows, repetitions, &us, &error_));
         const double bf16 =
-            cublas_.there() ? cublas_.Measure(s, rows, static_cast<int>(repetitions)) : -1;
+            cublas_ != nullptr ? cublas_->Measure(s, rows, static_cast<int>(repetitions)) : -1;
         const double weight = static_cast<double>(s.d) * s.outputs;
         std::printf("%-12s %6u x %6u %4u | %10.1f %8.0f %8.1f |", s.name, s.d, s.outputs, rows, us,
                     weight / us * 1e-3, 12 * weight * rows / us * 1e-6);
@@ -191,8 +249,7 @@ class Bench {
         } else {
           std::printf(" %10s %6s |", "-", "-");
         }
-        std::printf(" %10.1f\n", CallUs(s, weights[0], rows));
-        std::fflush(stdout);
+        std::printf(" %10.1f\n", CallUs(s, weights, rows));
         token_us[i] += us * s.per_token;
         bf16_us[i] = bf16 < 0 || bf16_us[i] < 0 ? -1 : bf16_us[i] + bf16 * s.per_token;
       }
@@ -203,11 +260,6 @@ class Bench {
       if (bf16_us[i] > 0) std::printf(" (bf16: %.2f ms)", bf16_us[i] * 1e-3);
       std::printf("\n");
     }
-    // About what bf16 takes at best, whoever wrote it.
-    const double bandwidth = MeasureBandwidth(ordinal_), reading_us = 2 * weights_read / bandwidth;
-    std::printf(
-        "memory: %.0f GB/s at a copy; to read the model's weights as bf16 at that: %.2f ms\n",
-        bandwidth * 1e-3, reading_us * 1e-3);
     for (size_t i = 0; i < std::size(kRowCounts); ++i) {
       const uint32_t rows = kRowCounts[i];
       if (rows > kDecodeRows && rows != kManyRows) continue;
@@ -218,19 +270,21 @@ class Bench {
         Goal(token_us[i] <= most * bf16_us[i] ? "met" : "MISSED",
              what + goal + "; it is " + Number(token_us[i] / bf16_us[i]) + " of it");
       } else {
-        Goal("unknown", what + goal + "; cuBLAS is not here. It is " +
-                            Number(token_us[i] / reading_us) + " of the time to read bf16 weights");
+        Goal("unknown", what + goal + "; cuBLAS was not measured" +
+                            (reading_us > 0 ? ". It is " + Number(token_us[i] / reading_us) +
+                                                  " of the time to read bf16 weights"
+                                            : ""));
       }
     }
   }
 
   // The products of the hints of one layer and of the head, host to host, slice by slice, as
   // provisioning makes them; without the public matrix and the disk.
-  void Hints() {
-    std::printf("\nhints of an 8B model (%u rows of the public matrix, slices of %u columns)\n",
-                kHintRows, kHintColumns);
+  void Hints(const std::string& model, std::span<const Shape> shapes) {
+    std::printf("\nhints of the model %s (%u rows of the public matrix, slices of %u columns)\n",
+                model.c_str(), kHintRows, kHintColumns);
     double total = 0;
-    for (const Shape& s : k8b) {
+    for (const Shape& s : shapes) {
       const auto planes = DigitPlanes(RandomResidues(kHintRows, s.d, 1), s.d);
       const auto columns = RandomWeights(kHintColumns, s.d, 2);
       std::vector<uint8_t> out(size_t{kHintRows} * kHintColumns * 6);
@@ -253,10 +307,13 @@ class Bench {
     }
     std::printf("all hints of the model: %.1f s\n", total);
     Goal(total <= kHintSeconds ? "met" : "MISSED",
-         "the hints of an 8B model in seconds; they take " + Number(total) + " s");
+         model + ": the hints in at most a minute; they take " + Number(total) + " s");
   }
 
  private:
+  void Goal(const char* verdict, const std::string& what) const {
+    if (goals_) std::printf("GOAL %s: %s\n", verdict, what.c_str());
+  }
   void Check(int code) {
     if (code != TALARIA_CUDA_OK) Die(Code::kUnavailable, error_.text);
   }
@@ -306,14 +363,14 @@ class Bench {
     }
   }
 
-  // From the host's memory to the host's memory, the median of several.
-  double CallUs(const Shape& s, talaria_cuda_weights* w, uint32_t rows) {
+  // From the host's memory to the host's memory, the median of several. Weights come from memory.
+  double CallUs(const Shape& s, std::span<talaria_cuda_weights* const> weights, uint32_t rows) {
     const std::vector<uint8_t> planes(size_t{rows} * kPlanes * PadInputs(s.d), 0x5a);
     std::vector<uint8_t> out(size_t{rows} * PadOutputs(s.outputs) * 6);
     std::vector<double> us;
-    for (int i = 0; i < 11; ++i) {
+    for (size_t i = 0; i < 11; ++i) {
       const auto start = std::chrono::steady_clock::now();
-      Multiply(s.d, s.outputs, w, planes, rows, out);
+      Multiply(s.d, s.outputs, weights[i % weights.size()], planes, rows, out);
       us.push_back(
           std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
               .count());
@@ -324,16 +381,18 @@ class Bench {
 
   const cuda::Library library_;
   const int ordinal_;
-  Cublas cublas_;
+  const bool goals_;
+  std::unique_ptr<Cublas> cublas_;  // none: no bf16 figures
   talaria_cuda* gpu_ = nullptr;
   talaria_cuda_error error_{};
 };
 
 constexpr const char* kHelp =
-    "usage: talaria-gpu-bench LIBRARY [GPU] [8b|70b|hints|machine ...]\n"
+    "usage: talaria-gpu-bench LIBRARY [GPU] [8b|70b|hints|machine|tiny ...]\n"
     "       talaria-gpu-bench LIBRARY count\n"
     "LIBRARY is libtalaria-cuda.so; GPU a number (default 0). Without names everything is "
-    "measured; count: how many GPUs there are.\n"
+    "measured; machine: only says which GPU it is; tiny: a matrix to try this program with; "
+    "count: how many GPUs there are.\n"
     "kernel us: the GPU's time of a product, data resident, weights from memory; GB/s of int8 "
     "weights;\n"
     "int8TOPS counts six planes; bf16: cuBLAS, same shape; call us: host to host, copies "
@@ -343,6 +402,7 @@ constexpr const char* kHelp =
     "Exit codes: 0 measured; 2 wrong usage; 3 wrong residues; 5 no GPU, no driver or a lost GPU.\n";
 
 int Main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // who is stopped has said what was measured
   if (argc < 2 || std::strcmp(argv[1], "--help") == 0) {
     std::fputs(kHelp, argc < 2 ? stderr : stdout);
     return argc < 2 ? ExitCode(Code::kInvalidArgument) : 0;
@@ -355,7 +415,8 @@ int Main(int argc, char** argv) {
   }
   const bool counting = names == std::vector<std::string>{"count"};
   for (const std::string& name : names) {
-    if (!counting && name != "8b" && name != "70b" && name != "hints" && name != "machine") {
+    if (!counting && name != "8b" && name != "70b" && name != "hints" && name != "machine" &&
+        name != "tiny") {
       std::fputs(kHelp, stderr);
       return ExitCode(Code::kInvalidArgument);
     }
@@ -373,10 +434,15 @@ int Main(int argc, char** argv) {
     std::printf("%d\n", count);
     return 0;
   }
-  Bench bench(*library, ordinal);
+  const bool tiny = !names.empty() && wanted("tiny");
+  Bench bench(*library, ordinal, !tiny);
   if (wanted("8b")) bench.Products("8B", k8b);
   if (wanted("70b")) bench.Products("70B", k70b);
-  if (wanted("hints")) bench.Hints();
+  if (wanted("hints")) bench.Hints("8B", k8b);
+  if (tiny) {
+    bench.Products("tiny", kTiny);
+    bench.Hints("tiny", kTiny);
+  }
   return 0;
 }
 

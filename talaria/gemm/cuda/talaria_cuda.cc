@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -425,11 +426,10 @@ int talaria_cuda_measure(talaria_cuda_weights* const* weights, size_t count, uin
   if (e == cudaSuccess) e = cudaEventCreate(&start);
   if (e == cudaSuccess) e = cudaEventCreate(&stop);
   if (e == cudaSuccess) e = StartFilling(in, in_bytes, stream);
-  const uint32_t warm = std::max<uint32_t>(2, repetitions / 10);
-  for (uint32_t i = 0; i < warm + repetitions && e == cudaSuccess; ++i) {
-    if (i == warm) e = cudaEventRecord(start, stream);
+  size_t turn = 0;
+  const auto multiply = [&] {
     if (e == cudaSuccess) {
-      e = StartProduct({.weights = weights[i % count]->packed,
+      e = StartProduct({.weights = weights[turn++ % count]->packed,
                         .planes = in,
                         .out = out,
                         .units = weights[0]->units,
@@ -437,7 +437,16 @@ int talaria_cuda_measure(talaria_cuda_weights* const* weights, size_t count, uin
                         .padded_outputs = weights[0]->padded_outputs},
                        gpu->properties.multiProcessorCount, stream);
     }
-  }
+  };
+  const auto warm =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(TALARIA_CUDA_WARM_MS);
+  do {
+    for (uint32_t i = 0; i < repetitions / 4 + 1; ++i) multiply();
+    if (e == cudaSuccess) e = cudaStreamSynchronize(stream);
+  } while (e == cudaSuccess && std::chrono::steady_clock::now() < warm);
+  for (int i = 0; i < 3; ++i) multiply();  // so that the first one timed follows another
+  if (e == cudaSuccess) e = cudaEventRecord(start, stream);
+  for (uint32_t i = 0; i < repetitions; ++i) multiply();
   if (e == cudaSuccess) e = cudaEventRecord(stop, stream);
   float milliseconds = 0;
   if (e == cudaSuccess) e = cudaEventSynchronize(stop);

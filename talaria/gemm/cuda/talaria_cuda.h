@@ -89,6 +89,8 @@ size_t talaria_cuda_max_rows(const talaria_cuda_weights* weights);
 int talaria_cuda_multiply(talaria_cuda_weights* weights, const talaria_cuda_rows* blocks,
                           size_t count, talaria_cuda_error* error);
 
+/* How long a GPU works before anything is timed: an idle one has a sixth of its clock. */
+#define TALARIA_CUDA_WARM_MS 100
 /* For scripts/test-gpu: the time of the kernel alone, in microseconds a product of `rows` rows of
  * random digits, the mean of `repetitions` that rotate over `count` matrices of one shape on one
  * GPU, so that weights come from memory. OUT_OF_MEMORY, INVALID, LOST. */

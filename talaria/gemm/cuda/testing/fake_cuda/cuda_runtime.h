@@ -6,10 +6,11 @@
 //   memory=N                                           the GPU has N MiB
 //   lost=N                                             the Nth wait for a stream fails, and all
 //                                                      later calls
+//   hang                                               no wait for a stream ever ends
 //   wrong                                              products have one wrong bit
 //   gpus=N                                             there are N GPUs
-//   only=N                                             old-gpu, no-code, memory, lost and wrong are
-//                                                      GPU N's alone
+//   only=N                                             old-gpu, no-code, memory, lost, hang and
+//                                                      wrong are GPU N's alone
 #ifndef TALARIA_GEMM_CUDA_TESTING_FAKE_CUDA_CUDA_RUNTIME_H_
 #define TALARIA_GEMM_CUDA_TESTING_FAKE_CUDA_CUDA_RUNTIME_H_
 

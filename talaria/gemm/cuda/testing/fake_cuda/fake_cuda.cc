@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "talaria/gemm/cuda/kernels.h"
@@ -96,6 +97,12 @@ cudaError_t AliveLocked(int number) {
 cudaError_t Alive() {
   const std::lock_guard lock(TheMachine().mutex);
   return AliveLocked(Current());
+}
+// A kernel starts on a stream of the GPU that the thread has chosen, or not at all.
+cudaError_t Launch(cudaStream_t stream, std::function<void()> kernel) {
+  if (stream->gpu != Current()) return cudaErrorInvalidValue;
+  stream->work.push_back(std::move(kernel));
+  return Alive();
 }
 void Count(uint64_t FakeCudaCounts::*what) {
   const std::lock_guard lock(TheMachine().mutex);
@@ -194,6 +201,8 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   Count(&FakeCudaCounts::waits);
+  while (SettingOf(stream->gpu, "hang").has_value())
+    std::this_thread::sleep_for(std::chrono::seconds(1));
   bool lost = false;
   {
     const std::lock_guard lock(TheMachine().mutex);
@@ -281,15 +290,14 @@ cudaError_t PrepareKernels() {
 }
 cudaError_t StartProduct(const ProductArgs& args, int, cudaStream_t stream) {
   Count(&FakeCudaCounts::kernels);
-  stream->work.push_back([=] {
+  return Launch(stream, [=] {
     Multiply(args);
     if (SettingOf(stream->gpu, "wrong").has_value()) args.out[0] ^= 1;
   });
-  return Alive();
 }
 cudaError_t StartPacking(const int8_t* columns, uint32_t d, uint32_t first, uint32_t count,
                          uint8_t* weights, cudaStream_t stream) {
-  stream->work.push_back([=] {
+  return Launch(stream, [=] {
     const uint32_t tile_chunks = (d + kUnitInputs - 1) / kUnitInputs * 64;
     for (uint32_t tile = first / kTileOutputs; tile < first / kTileOutputs + (count + 31) / 32 * 2;
          ++tile) {
@@ -299,11 +307,9 @@ cudaError_t StartPacking(const int8_t* columns, uint32_t d, uint32_t first, uint
       }
     }
   });
-  return Alive();
 }
 cudaError_t StartFilling(uint8_t* to, size_t bytes, cudaStream_t stream) {
-  stream->work.push_back([=] { std::memset(to, 0x5a, bytes); });
-  return Alive();
+  return Launch(stream, [=] { std::memset(to, 0x5a, bytes); });
 }
 
 }  // namespace talaria::gemm::cuda
