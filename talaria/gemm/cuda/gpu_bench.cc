@@ -227,7 +227,7 @@ class Bench {
           "\nmemory: %.0f GB/s at a copy; to read the weights of %s as bf16 at that: %.2f ms\n",
           bandwidth * 1e-3, model.c_str(), reading_us * 1e-3);
     } else {
-      std::printf("\nmemory: its bandwidth was not measured (2 GiB are not free)\n");
+      std::printf("\nmemory: its bandwidth was not measured\n");
     }
     std::printf("%-12s %13s %5s | %10s %8s %8s | %10s %6s | %10s\n", "shape", "d x outputs", "rows",
                 "kernel us", "GB/s", "int8TOPS", "bf16 us", "ratio", "call us");

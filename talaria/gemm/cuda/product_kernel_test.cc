@@ -151,6 +151,20 @@ TEST(ChooseShape, FillsTheMultiprocessors) {
   EXPECT_EQ(ChooseShape(256, 4096, 132), ShapeChoice::kManyRows);
 }
 
+// What has to be under way for an H200: bytes a second times the seconds until memory answers, for
+// each multiprocessor. And what two blocks of it have of shared memory.
+TEST(Shapes, KeepTheMemoryBusy) {
+  constexpr double kUnderWay = 4.8e12 * 0.7e-6 / 132;
+  constexpr uint32_t kReserved = 1024, kSharedOfMultiprocessor = 228 * 1024;
+  const auto ahead = [](auto shape) {
+    return double{decltype(shape)::kStages - 1} * decltype(shape)::kWeightBytes;
+  };
+  EXPECT_GE(ahead(FewRows()), kUnderWay);
+  EXPECT_GE(2 * ahead(SomeRows()), kUnderWay);
+  EXPECT_LE(2 * (FewRows::kSharedBytes + kReserved), kSharedOfMultiprocessor);
+  EXPECT_LE(2 * (SomeRows::kSharedBytes + kReserved), kSharedOfMultiprocessor);
+}
+
 // The emulator sees what it is there for: kernels with a fault.
 class Emulator : public ::testing::TestWithParam<Landing> {
  protected:
