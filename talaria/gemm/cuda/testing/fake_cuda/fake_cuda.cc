@@ -243,41 +243,45 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 namespace talaria::gemm::cuda {
 namespace {
 
-// What the kernel computes of one row, read off its layouts one weight at a time.
-// planes: [kPlaneCount, units * kUnitInputs]; sums: [tiles * kTileOutputs, kPlaneCount], zero.
-__attribute__((no_sanitize("thread"))) void AddProducts(const uint8_t* weights,
-                                                        const uint8_t* planes, uint32_t tiles,
-                                                        uint32_t units, int32_t* sums) {
+// The weights as they were given, [tiles * kTileOutputs][units * kUnitInputs], read off the layout.
+__attribute__((no_sanitize("thread"))) void Unpack(const uint8_t* packed, uint32_t tiles,
+                                                   uint32_t units, int8_t* columns) {
+  const size_t inputs = size_t{units} * kUnitInputs;
   for (uint32_t tile = 0; tile < tiles; ++tile) {
     for (uint32_t unit = 0; unit < units; ++unit) {
-      const uint8_t* chunks = weights + (size_t{tile} * units + unit) * kTileUnitBytes;
-      for (uint32_t byte = 0; byte < kTileUnitBytes; ++byte) {
-        const uint32_t half = byte / 512, lane = byte / 16 % 32, word = byte / 4 % 4;
-        const uint32_t output = tile * kTileOutputs + WordOutput(lane, word);
-        const uint32_t input = unit * kUnitInputs + WordInput(half, lane, word) + byte % 4;
-        for (uint32_t plane = 0; plane < kPlaneCount; ++plane) {
-          sums[size_t{output} * kPlaneCount + plane] +=
-              static_cast<int8_t>(chunks[byte]) *
-              int32_t{planes[size_t{plane} * units * kUnitInputs + input]};
-        }
+      const uint8_t* chunks = packed + (size_t{tile} * units + unit) * kTileUnitBytes;
+      for (uint32_t word = 0; word < kTileUnitBytes / 4; ++word) {
+        const uint32_t half = word / 128, lane = word / 4 % 32;
+        const uint32_t output = tile * kTileOutputs + WordOutput(lane, word % 4);
+        const uint32_t input = unit * kUnitInputs + WordInput(half, lane, word % 4);
+        std::memcpy(columns + output * inputs + input, chunks + size_t{word} * 4, 4);
       }
     }
   }
 }
+__attribute__((no_sanitize("thread"))) int32_t Dot(const int8_t* column, const uint8_t* digits,
+                                                   size_t inputs) {
+  int32_t sum = 0;
+  for (size_t i = 0; i < inputs; ++i) sum += int32_t{column[i]} * digits[i];
+  return sum;
+}
 
 void Multiply(const ProductArgs& args) {
   const uint32_t tiles = args.padded_outputs / kTileOutputs;
-  const size_t row_bytes = size_t{kPlaneCount} * args.units * kUnitInputs;
+  const size_t inputs = size_t{args.units} * kUnitInputs, row_bytes = kPlaneCount * inputs;
   // Of copies: the thread sanitizer sees each byte read once, and need not follow the arithmetic.
   const std::vector<uint8_t> weights(args.weights,
                                      args.weights + size_t{tiles} * args.units * kTileUnitBytes);
   const std::vector<uint8_t> planes(args.planes, args.planes + args.rows * row_bytes);
-  std::vector<int32_t> sums(size_t{args.padded_outputs} * kPlaneCount);
+  std::vector<int8_t> columns(weights.size());
+  Unpack(weights.data(), tiles, args.units, columns.data());
   for (uint32_t row = 0; row < args.rows; ++row) {
-    std::fill(sums.begin(), sums.end(), 0);
-    AddProducts(weights.data(), planes.data() + row * row_bytes, tiles, args.units, sums.data());
     for (uint32_t output = 0; output < args.padded_outputs; ++output) {
-      const uint64_t residue = Recombine(&sums[output * kPlaneCount]);
+      int32_t sums[kPlaneCount];
+      for (uint32_t plane = 0; plane < kPlaneCount; ++plane)
+        sums[plane] = Dot(columns.data() + output * inputs,
+                          planes.data() + row * row_bytes + plane * inputs, inputs);
+      const uint64_t residue = Recombine(sums);
       std::memcpy(args.out + (size_t{row} * args.padded_outputs + output) * 6, &residue, 6);
     }
   }
