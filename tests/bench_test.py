@@ -19,7 +19,7 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "system"))
 
 import tiny_model  # noqa: E402
-from harness import wait_until  # noqa: E402
+from harness import patient, wait_until  # noqa: E402
 
 WRONG_USAGE = 2
 ROWS = {"decode", "prompt", "decode, burst", "prompt, burst", "first token"}
@@ -162,18 +162,20 @@ def ends_with_its_children(bench):
         work = bench.folder / number.name
         command = [bench.program, "end-to-end", "--model", bench.model, "--store", bench.folder / "store", "--pool-batches", "1", "--work", work,
                    "--pairs", "1000"]
+        errors = bench.folder / f"{number.name}.err"
         # Where the tests run in the background, SIGINT is ignored.
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(errors, "wb"),
                                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
         def in_the_cvm():
+            check(process.poll() is None, f"it ended with {process.returncode}: {errors.read_text()[-800:]}")
             inside = [descendants(pid) for pid, name in descendants(process.pid).items() if name == "talaria-cvm-lab"]
             return any("llama-bench" in names.values() for names in inside)
 
-        wait_until(in_the_cvm, 60, "llama-bench runs in the CVM")
+        wait_until(in_the_cvm, patient(60), "llama-bench runs in the CVM")
         check("talaria-cloud" in descendants(process.pid).values(), "there is no cloud")
         process.send_signal(number)
-        check(process.wait(30) == -number, f"{number.name} ended it with {process.returncode}")
+        check(process.wait(patient(30)) == -number, f"{number.name} ended it with {process.returncode}")
 
         def nobody_left():
             while descendants(os.getpid()):
@@ -182,7 +184,7 @@ def ends_with_its_children(bench):
             return True
 
         try:
-            wait_until(nobody_left, 30, f"nothing runs on after {number.name}")
+            wait_until(nobody_left, patient(30), f"nothing runs on after {number.name}")
         finally:
             for pid in descendants(os.getpid()):
                 os.kill(pid, signal.SIGKILL)

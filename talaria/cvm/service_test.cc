@@ -12,11 +12,9 @@
 namespace talaria::cvm {
 namespace {
 
-using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using ::testing::StartsWith;
 
 bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
 mode_t ModeOf(const std::string& path) {
