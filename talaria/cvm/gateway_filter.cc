@@ -211,6 +211,9 @@ Status CheckCost(const Json& request) {
     return Refused("The grammar has too many groups.");
   if (CountReferences(request) > kMaxSchemaReferences)
     return Refused("The JSON body has too many references.");
+  if (const auto breakers = request.find("dry_sequence_breakers");
+      breakers != request.end() && breakers->size() > kMaxSequenceBreakers)
+    return Refused("There are too many sequence breakers.");
   // Compares all pairs of the vocabulary for every token, minutes each, and is of a route that
   // there is not.
   if (const auto samplers = request.find("samplers");

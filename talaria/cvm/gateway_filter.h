@@ -69,6 +69,8 @@ inline constexpr size_t kMaxJsonKeySearches = size_t{1} << 22;  // keys passed, 
 // references. Beyond, one request would end the engine for everybody.
 inline constexpr size_t kMaxGrammarGroups = size_t{1} << 16;
 inline constexpr size_t kMaxSchemaReferences = 1024;
+// Each is looked for in the whole vocabulary, a tenth of a second, while no slot computes.
+inline constexpr size_t kMaxSequenceBreakers = 16;
 
 // The body that llama-server is sent: the same JSON object with the listed fields only, in their
 // order, re-encoded. kInvalidArgument: not a JSON object in UTF-8, or out of bounds; the message is

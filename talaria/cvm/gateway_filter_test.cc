@@ -237,6 +237,14 @@ TEST(GatewayFilterTest, NothingThatTakesTheEngineAwayFromEverybody) {
                 HasSubstr("references"));
   }
 
+  const auto breakers = [](size_t count) {
+    std::string text = R"({"dry_sequence_breakers":["a")";
+    for (size_t i = 1; i < count; ++i) text += R"(,"a")";
+    return text + "]}";
+  };
+  EXPECT_THAT(Filtered(BodyKind::kChat, breakers(kMaxSequenceBreakers)), Not(HasSubstr("refused")));
+  EXPECT_THAT(Filtered(BodyKind::kChat, breakers(kMaxSequenceBreakers + 1)), HasSubstr("breakers"));
+
   for (const char* samplers : {R"(["top_k","infill"])", R"("ki")"}) {
     EXPECT_THAT(Filtered(BodyKind::kCompletion, R"({"samplers":)" + std::string(samplers) + "}"),
                 HasSubstr("infilling"));
