@@ -261,7 +261,7 @@ TEST_F(LauncherTest, TheSandboxForbids) {
             "vsock=EAFNOSUPPORT unix=ok datagram=EAFNOSUPPORT packets=EAFNOSUPPORT "
             "limits=EPERM owner=EPERM connect=EPERM "
             "fork=EPERM vfork=EPERM ptrace=EPERM kill=EPERM self=ok vm=EPERM uring=EPERM bpf=EPERM "
-            "userns=EPERM thread=ok ");
+            "userns=EPERM priority=EPERM where=ok elsewhere=EPERM here=ok thread=ok ");
 }
 
 TEST_F(LauncherTest, OnlyTheNamedFilesCanBeOpened) {

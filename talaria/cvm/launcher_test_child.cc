@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <net/if.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,6 +82,11 @@ void TryForbidden() {
   SayResult("uring", syscall(SYS_io_uring_setup, 1, nullptr));
   SayResult("bpf", syscall(SYS_bpf, 0, nullptr, 0));
   SayResult("userns", syscall(SYS_unshare, 0x10000000));
+  SayResult("priority", setpriority(PRIO_PROCESS, static_cast<id_t>(getppid()), 19));
+  cpu_set_t processors;
+  SayResult("where", sched_getaffinity(0, sizeof processors, &processors));
+  SayResult("elsewhere", sched_setaffinity(getppid(), sizeof processors, &processors));
+  SayResult("here", sched_setaffinity(0, sizeof processors, &processors));
   std::thread thread([] { Say("thread=ok "); });
   thread.join();
 }

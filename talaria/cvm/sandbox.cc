@@ -51,6 +51,8 @@ const char* const kDenied[] = {
     "pidfd_getfd",
     "pidfd_send_signal",
     "tkill",
+    "setpriority",
+    "ioprio_set",
     "rt_sigqueueinfo",
     "rt_tgsigqueueinfo",
     // ways out: the child only ever listens
@@ -246,9 +248,12 @@ Status InstallFilter() {
     add(SCMP_ACT_ERRNO(EAFNOSUPPORT), "socket", &other, 1);
     add(SCMP_ACT_ERRNO(EAFNOSUPPORT), "socketpair", &other, 1);
   }
-  // Limits and signals of other processes.
+  // Limits and signals of other processes, and where they run: beside the child, say, for it to
+  // watch the cache that they share.
   const scmp_arg_cmp another = SCMP_A0_32(SCMP_CMP_NE, 0);
-  add(refuse, "prlimit64", &another, 1);
+  for (const char* name :
+       {"prlimit64", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"})
+    add(refuse, name, &another, 1);
   for (const uint32_t command : {uint32_t{F_SETOWN}, uint32_t{10} /* F_SETSIG */, kSetOwnerEx}) {
     const scmp_arg_cmp owner = SCMP_A1_32(SCMP_CMP_EQ, command);
     add(refuse, "fcntl", &owner, 1);

@@ -28,10 +28,10 @@ Status RestrictFiles(const std::vector<std::string>& readable,
 Status DropCapabilities();
 
 // The seccomp filter: stream sockets of AF_UNIX only and no connect (it may listen), threads but no
-// processes, signals only to itself, no ptrace, process_vm_*, io_uring, bpf, userfaultfd, perf,
-// keys, mounts, namespaces, modules, clocks; modes, owners, times, flags and extended attributes of
-// files stay as they are. Everything else passes: it is a deny list over what llama.cpp never
-// needs. Sets no_new_privs. kUnsupported.
+// processes, signals only to itself, nobody else's limits, priority or processors, no ptrace,
+// process_vm_*, io_uring, bpf, userfaultfd, perf, keys, mounts, namespaces, modules, clocks; modes,
+// owners, times, flags and extended attributes of files stay as they are. Everything else passes:
+// it is a deny list over what llama.cpp never needs. Sets no_new_privs. kUnsupported.
 Status InstallFilter();
 
 // Whether this kernel takes seccomp filters at all.
