@@ -57,7 +57,7 @@ bool Find(void* library, const char* name, F& function) {
   function = library == nullptr ? nullptr : reinterpret_cast<F>(dlsym(library, name));
   return function != nullptr;
 }
-// Numbers of bf16 between 2^-4 and 2, of either sign: a GPU draws less power for constants, and
+// Numbers of bf16 between 2^-4 and 1, of either sign: a GPU draws less power for constants, and
 // runs a tenth faster.
 bool FillRandom(char* to, size_t bytes) {
   static const std::vector<uint16_t> values = [] {
