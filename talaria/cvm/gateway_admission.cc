@@ -68,7 +68,6 @@ Verdict RequestAdmission::OnHeader(const RequestHead& head) {
 }
 
 Verdict RequestAdmission::OnBody(const std::string& body) {
-  if (receipt_) receipt_->exchange.request = HashOf(attest::RequestHash(receipt_->salt), body);
   if (kind_ == Kind::kAttestation) {
     const Result<Nonce> nonce = DecodeChallenge(body);
     if (!nonce.ok()) return BadRequest(nonce.status());
@@ -76,6 +75,7 @@ Verdict RequestAdmission::OnBody(const std::string& body) {
     return MakeEvidence{*nonce};
   }
   if (kind_ == Kind::kRevocations) return TakeRevocations(body);
+  if (receipt_) receipt_->exchange.request = HashOf(attest::RequestHash(receipt_->salt), body);
   uint64_t answers = 1;
   Result<std::string> filtered = FilterBody(
       route_->body, body, {.prompt_cache = !options_.prompt_cache_user.empty()}, &answers);

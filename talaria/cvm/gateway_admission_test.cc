@@ -17,9 +17,11 @@ class Channel final : public ClientChannel {
   Result<attest::Claim> Attest(const std::array<uint8_t, attest::kNonceBytes>&) override {
     return Status(Code::kInternal, "made by the connection, not here");
   }
-  Result<std::vector<uint8_t>> MakeReceipt(const attest::Exchange&) override {
-    return Status(Code::kNotFound, "not attested");
+  Result<std::vector<uint8_t>> MakeReceipt(const attest::Exchange& exchange) override {
+    last = exchange;
+    return std::vector<uint8_t>{1};
   }
+  std::optional<attest::Exchange> last;
   const Digest& client_key() const override { return key_; }
 
  private:
@@ -145,6 +147,50 @@ TEST_F(GatewayAdmissionTest, ABodyIsJudgedByTypeSizeAndFields) {
   // There is nobody whom a receipt could be for.
   head.salt = {.count = 1, .value = "00"};
   EXPECT_EQ(Refused(admission.OnHeader(head)), 400u);
+}
+
+// What comes between an answer and its receipt is not in it.
+TEST_F(GatewayAdmissionTest, AReceiptIsOfItsRequestWhateverCameAfter) {
+  ready_ = true;
+  const auto channel = std::make_shared<Channel>();
+  RequestAdmission admission(options_, channel);
+  const std::string bearer = Bearer(), salt(64, 'a'), body = R"({"max_tokens":2})";
+  const RequestHead request{.method = "POST",
+                            .target = "/v1/chat/completions",
+                            .content_type = "application/json",
+                            .authorization = {.count = 1, .value = bearer},
+                            .salt = {.count = 1, .value = salt},
+                            .has_body = true,
+                            .content_length = body.size()};
+  ASSERT_EQ(MaxBody(admission.OnHeader(request)), 1000u);
+  ASSERT_TRUE(std::holds_alternative<PassOn>(admission.OnBody(body)));
+  admission.OnPiece("an answer");
+  admission.OnAnswerEnd(200);
+  admission.EndRequest();
+
+  RequestHead other = request;
+  other.target = kAttestationPath;
+  ASSERT_EQ(MaxBody(admission.OnHeader(other)), kMaxChallengeBytes);
+  ASSERT_TRUE(std::holds_alternative<MakeEvidence>(
+      admission.OnBody(R"({"nonce":")" + std::string(64, '1') + R"("})")));
+  other.target = kRevocationsPath;
+  ASSERT_EQ(MaxBody(admission.OnHeader(other)), kMaxRevocationsBodyBytes);
+  ASSERT_EQ(Refused(admission.OnBody("{}")), 400u);
+
+  other = request;
+  other.method = "GET";
+  other.target = kReceiptPath;
+  other.has_body = false;
+  ASSERT_TRUE(std::holds_alternative<OwnAnswer>(admission.OnHeader(other)));
+  attest::Salt bytes;
+  ASSERT_TRUE(FromHex(salt, bytes));
+  Sha256 expected = attest::RequestHash(bytes), answer = attest::ResponseHash(bytes);
+  expected.Update(AsBytes(body));
+  answer.Update(AsBytes("an answer"));
+  ASSERT_TRUE(channel->last);
+  EXPECT_EQ(channel->last->request, expected.Finish());
+  EXPECT_EQ(channel->last->response, answer.Finish());
+  EXPECT_EQ(channel->last->status, 200);
 }
 
 TEST_F(GatewayAdmissionTest, EvidenceNeedsNoTokenAndHasItsOwnOrder) {
