@@ -161,7 +161,7 @@ class ServerImpl final : public Server {
         finished_.notify_all();
       });
     } catch (const std::system_error&) {
-      LogWarning("the system refused a thread for a connection");
+      refused_threads_.Warn("the system refused a thread for a connection");
       workers_.pop_back();
       return;
     }
@@ -225,7 +225,7 @@ class ServerImpl final : public Server {
   std::atomic<bool> stopping_{false};
   // Apart, so that nobody hides why a CVM was refused by knocking.
   LimitedLog refused_connections_{5, "connections refused"}, refused_claims_{30, "CVMs refused"},
-      waiting_{5, "connections had to wait"};
+      waiting_{5, "connections had to wait"}, refused_threads_{5, "connections without a thread"};
   std::mutex mutex_;
   std::condition_variable finished_;
   Status lost_;                                 // guarded by mutex_

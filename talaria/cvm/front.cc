@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "talaria/base/limited_log.h"
 #include "talaria/base/log.h"
 #include "talaria/cvm/front_connection.h"
 
@@ -74,7 +75,7 @@ class FrontImpl final : public Front {
         if (connections_.size() >= static_cast<size_t>(options_->max_connections)) continue;
         connections_.emplace_back(options_, std::move(client).value());
         if (const Status started = connections_.back().Start(); !started.ok()) {
-          LogWarning(started.ToString());
+          refused_threads_.Warn(started.ToString());
           connections_.pop_back();
         }
         continue;
@@ -102,6 +103,7 @@ class FrontImpl final : public Front {
   std::condition_variable wake_;
   bool stopped_ = false;
   std::list<FrontConnection> connections_;
+  LimitedLog refused_threads_{5, "clients without a thread"};
 };
 
 }  // namespace

@@ -260,7 +260,8 @@ TEST_F(LauncherTest, TheSandboxForbids) {
             "inet=EAFNOSUPPORT inet6=EAFNOSUPPORT netlink=EAFNOSUPPORT packet=EAFNOSUPPORT "
             "vsock=EAFNOSUPPORT unix=ok datagram=EAFNOSUPPORT packets=EAFNOSUPPORT "
             "limits=EPERM owner=EPERM connect=EPERM "
-            "fork=EPERM vfork=EPERM ptrace=EPERM kill=EPERM self=ok vm=EPERM uring=EPERM bpf=EPERM "
+            "fork=EPERM vfork=EPERM ptrace=EPERM kill=EPERM self=ok vm=EPERM aio=EPERM uring=EPERM "
+            "bpf=EPERM "
             "userns=EPERM priority=EPERM where=ok elsewhere=EPERM here=ok thread=ok ");
 }
 

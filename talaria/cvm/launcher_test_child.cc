@@ -79,6 +79,7 @@ void TryForbidden() {
   SayResult("self", kill(getpid(), 0));
   iovec vector{};
   SayResult("vm", process_vm_readv(getppid(), &vector, 1, &vector, 1, 0));
+  SayResult("aio", syscall(SYS_io_setup, 1, nullptr));
   SayResult("uring", syscall(SYS_io_uring_setup, 1, nullptr));
   SayResult("bpf", syscall(SYS_bpf, 0, nullptr, 0));
   SayResult("userns", syscall(SYS_unshare, 0x10000000));

@@ -203,8 +203,14 @@ TEST(MaskPoolSpareTest, ARepeatedPromptFindsItsRowsReady) {
     ASSERT_TRUE(pool.Draw(group, 100, tickets).ok());
   }
   for (const uint32_t group : {0u, 1u}) prompt(group);  // of a length that nobody could foresee
-  std::this_thread::sleep_for(milliseconds(50));
-  const MaskStats before = pool.stats();
+  // Until nothing is filled any more, on a busy machine too: half a second without a pass.
+  MaskStats before = pool.stats();
+  for (int quiet = 0; quiet < 50; ++quiet) {
+    std::this_thread::sleep_for(milliseconds(10));
+    const MaskStats now = pool.stats();
+    if (now.passes != before.passes) quiet = 0;
+    before = now;
+  }
   uint64_t passes = 0;
   for (const uint32_t group : {0u, 1u, 0u, 1u}) {
     prompt(group);

@@ -82,6 +82,7 @@ const char* const kDenied[] = {
     "file_setattr",
     "truncate",  // Landlock's from Linux 6.2 on
     // large or rarely tested interfaces of the kernel
+    "io_setup",
     "io_uring_setup",
     "io_uring_enter",
     "io_uring_register",

@@ -74,8 +74,10 @@ Session::Session(MaskedModel& model, CloudLink& link, MaskSource& masks, Session
       link_(link),
       masks_(masks),
       options_(options),
-      scratch_(std::make_unique<Scratch>()) {}
-Session::~Session() = default;
+      scratch_(std::make_unique<Scratch>()) {
+  scratch_->rows.reserve(kBatchRows);  // never moved: nothing of a row stays elsewhere
+}
+Session::~Session() { WipeRows(); }
 
 Result<MultiplyResult> Session::Multiply(uint32_t group_index, uint32_t rows, const float* x,
                                          size_t x_stride, std::span<float* const> outputs) {
@@ -258,8 +260,12 @@ Status Session::PoisonLocked(std::string_view reason) {
     group.v.Clear();
     for (SecretMemory& hints : group.hints) hints.Clear();
   }
-  Wipe(scratch_->rows.data(), scratch_->rows.size() * sizeof(Scratch::Row));
+  WipeRows();
   return Ended();
+}
+
+void Session::WipeRows() {
+  Wipe(scratch_->rows.data(), scratch_->rows.size() * sizeof(Scratch::Row));
 }
 
 void Session::Poison() {

@@ -75,6 +75,7 @@ class Session {
   bool CheckPiece(const MaskedGroup& group, size_t rows) const;
   void UnmaskPiece(const MaskedGroup& group, const Piece& piece, std::vector<RowTicket>& tickets);
   void Reserve(const MaskedGroup& group, size_t rows);
+  void WipeRows();
   Status PoisonLocked(std::string_view reason);
 
   MaskedModel& model_;
