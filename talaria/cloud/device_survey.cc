@@ -7,6 +7,7 @@
 
 #include "talaria/base/cpu.h"
 #include "talaria/gemm/product.h"
+#include "talaria/ring/layout.h"
 
 namespace talaria::cloud {
 namespace {
@@ -14,7 +15,6 @@ namespace {
 constexpr uint32_t kRowCounts[] = {1, 16, 256};
 constexpr int kFewestPasses = 3, kMostPasses = 50;
 constexpr double kEnoughSeconds = 1;
-constexpr size_t kResidueBytes = 6;
 constexpr size_t kFillBytes = size_t{4} << 20;
 
 FoundDevice Find(const gemm::DeviceSpec& spec, std::string argument) {
@@ -52,8 +52,8 @@ Result<std::vector<Group>> RandomGroups(gemm::Device& device, const model::Manif
       TALARIA_RETURN_IF_ERROR(
           weights->SetColumns(first, std::span(numbers).first(columns * group.d)));
     }
-    groups.push_back(
-        {std::move(weights), gemm::kPlanes * gemm::PadInputs(group.d), kResidueBytes * outputs});
+    groups.push_back({std::move(weights), gemm::kPlanes * gemm::PadInputs(group.d),
+                      ring::kResidueBytes * outputs});
   }
   return groups;
 }

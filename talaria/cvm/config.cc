@@ -15,6 +15,7 @@
 
 #include "talaria/base/bytes.h"
 #include "talaria/base/file.h"
+#include "talaria/tenant/token.h"
 #include "talaria/wire/transport.h"
 
 namespace talaria::cvm {
@@ -186,12 +187,6 @@ void CheckPlaintext(Reader& reader, bool plaintext, bool simulated_tee) {
     reader.Reject("plaintext", "may be true only together with --insecure-simulated-tee");
 }
 
-// Or nobody's. As tokens have them (tenant/token.h).
-bool IsUserName(std::string_view text) {
-  return text.size() <= 64 &&
-         std::ranges::all_of(text, [](char c) { return c >= ' ' && c <= '~'; });
-}
-
 void CheckHex(Reader& reader, std::string_view key, const std::string& text, bool mandatory) {
   Digest digest;
   if (reader.ok() && (mandatory || !text.empty()) && !FromHex(text, digest))
@@ -241,7 +236,8 @@ Result<Config> ParseConfig(std::string_view text, const std::string& name, bool 
   reader.Integer("threads", 1, 256, config.threads);
   reader.Size("max_body_bytes", 1024, uint64_t{256} << 20, config.max_body_bytes);
   reader.String("prompt_cache_user", config.prompt_cache_user);
-  if (reader.ok() && !IsUserName(config.prompt_cache_user))
+  if (reader.ok() && !config.prompt_cache_user.empty() &&
+      !tenant::IsUserName(config.prompt_cache_user))
     reader.Reject("prompt_cache_user", "must be a user's name: at most 64 printable characters");
   if (reader.ok() && config.context / static_cast<uint32_t>(config.slots) < 64)
     reader.Reject("slots", "leaves less than 64 tokens of context each");

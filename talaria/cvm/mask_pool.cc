@@ -30,6 +30,7 @@ namespace talaria::cvm {
 namespace {
 
 static_assert(kBatchRows == ring::kDegree);
+
 double ThreadCpuSeconds() {
   timespec t;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);

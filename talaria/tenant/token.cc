@@ -50,15 +50,10 @@ std::vector<uint8_t> FromBase64Url(std::string_view text) {
   return out;
 }
 
-bool IsUser(std::string_view user) {
-  return !user.empty() && user.size() <= kMaxUserBytes &&
-         std::ranges::all_of(user, [](char c) { return c >= ' ' && c <= '~'; });
-}
-
 }  // namespace
 
 Result<std::string> MakeToken(const Token& token, const TenantKey& key) {
-  if (!IsUser(token.user)) {
+  if (!IsUserName(token.user)) {
     return Status(
         Code::kInvalidArgument,
         "a user's name has 1 to " + std::to_string(kMaxUserBytes) + " printable ASCII characters");
@@ -103,7 +98,8 @@ Result<Token> VerifyToken(std::string_view text, const PublicKey& tenant) {
   token.tokens_per_day = reader.U32();
   token.concurrent_requests = reader.U16();
   token.client_key = reader.Array<32>();
-  if (!reader.AtEnd() || !IsUser(token.user) || token.expires <= token.not_before) return format;
+  if (!reader.AtEnd() || !IsUserName(token.user) || token.expires <= token.not_before)
+    return format;
   return token;
 }
 

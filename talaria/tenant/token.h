@@ -11,6 +11,7 @@
 #ifndef TALARIA_TENANT_TOKEN_H_
 #define TALARIA_TENANT_TOKEN_H_
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <string>
@@ -24,6 +25,10 @@ namespace talaria::tenant {
 
 inline constexpr size_t kTokenIdBytes = 16;
 inline constexpr size_t kMaxUserBytes = 64;
+inline bool IsUserName(std::string_view text) {
+  return !text.empty() && text.size() <= kMaxUserBytes &&
+         std::ranges::all_of(text, [](char c) { return c >= ' ' && c <= '~'; });
+}
 inline constexpr uint32_t kUnlimitedTokens = std::numeric_limits<uint32_t>::max();
 using TokenId = std::array<uint8_t, kTokenIdBytes>;
 
